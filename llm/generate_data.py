@@ -1,0 +1,96 @@
+"""Stage 1: sample p*, and the teacher at every temperature once there is one.
+
+    python -m llm.generate_data --profile cpu
+
+p* gives the training, validation and test sequences. A teacher whose checkpoint has been selected gives a training
+set D'_tau at each temperature. Complete sets are verified and left alone; a missing or damaged shard is made again,
+to the same bytes. run_generate_data.sh calls this first, and run_train.sh calls it again after the teacher.
+"""
+
+from pathlib import Path
+
+from llm import config, models, paths, processes, shards
+from llm.config import Experiment
+from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
+from llm.processes import say
+from llm.sampling import SampleSet, draw_set
+
+NUM_SHOWN = 3
+
+
+def ground_truth_sets(experiment: Experiment, where: Paths) -> list[SampleSet]:
+    source = Source(GROUND_TRUTH)
+    numbers = {"train": experiment.num_train, "validation": experiment.num_validation, "test": experiment.num_test}
+    return [SampleSet(source, split, number, where.samples(source, split)) for split, number in numbers.items()]
+
+
+def teacher_sets(experiment: Experiment, where: Paths, seed: int) -> list[SampleSet]:
+    sources = [Source(TEACHER, seed, temperature) for temperature in experiment.temperatures]
+    return [SampleSet(source, "train", experiment.num_train, where.samples(source, "train")) for source in sources]
+
+
+def complete(sets: list[SampleSet], directory: Path, experiment: Experiment, where: Paths) -> None:
+    """Say which sets are complete; draw the others from the model in `directory`, loaded only if there are any."""
+    todo = []
+    for each in sets:
+        todo.append(each) if each.missing(experiment) else say(f"complete: {each.describe()}")
+    if not todo:
+        return
+    device = processes.state().device
+    dtype = models.native_dtype(experiment.sampling_dtype, device)
+    model = models.load(directory, dtype, device)
+    language = models.read_language(where)
+    say(f"sampling in {str(dtype).removeprefix('torch.')} on {device.type}")
+    for each in todo:
+        draw_set(each, model, language, experiment)
+        say(f"made: {each.describe()}")
+
+
+def show(sample_set: SampleSet, where: Paths) -> None:
+    """A few sequences as text, for people; nothing is ever tokenised back from it."""
+    tokenizer = models.load_tokenizer(where)
+    samples = shards.read(sample_set.directory)
+    for i in range(min(NUM_SHOWN, len(samples))):
+        say(f"  {tokenizer.decode(samples[i])!r}" if tokenizer else f"  {samples[i].tolist()}")
+
+
+def plan(experiment: Experiment, where: Paths) -> None:
+    """What a run would draw, and where: the --dry-run of this stage."""
+    everything = ground_truth_sets(experiment, where)
+    everything += [each for seed in range(experiment.num_seeds) for each in teacher_sets(experiment, where, seed)]
+    for each in everything:
+        state = "complete" if shards.read_manifest(each.directory) else "to do"
+        tokens = each.num_sequences * experiment.max_length
+        say(f"sample {each}: {each.num_sequences:,} sequences, at most {tokens:,} tokens -> {each.directory} ({state})")
+
+
+def main() -> None:
+    experiment, root, args = config.parse(__doc__)
+    where = Paths(root)
+    paths.check_config(where, experiment)
+    if args.dry_run:
+        say(config.render(experiment))
+        return plan(experiment, where)
+    models.check(experiment)
+    if models.read_language(where) is None:
+        state = processes.state()
+        if state.is_main_process:
+            say(config.render(experiment))
+            say(f"preparing p* in {where.ground_truth}")
+            models.prepare_ground_truth(experiment, where)
+        state.wait_for_everyone()
+    ground_truth = ground_truth_sets(experiment, where)
+    fresh = any(each.missing(experiment) for each in ground_truth)
+    complete(ground_truth, where.ground_truth, experiment, where)
+    if fresh:
+        show(ground_truth[0], where)
+    for seed in range(experiment.num_seeds):
+        epoch = paths.selected_epoch(where, TEACHER, seed)
+        if epoch is None:
+            say(f"the teacher of seed {seed} is not there yet: run_train.sh trains it and then makes its samples")
+        else:
+            complete(teacher_sets(experiment, where, seed), where.checkpoint(TEACHER, seed, epoch), experiment, where)
+
+
+if __name__ == "__main__":
+    config.run(main)

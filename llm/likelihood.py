@@ -1,0 +1,150 @@
+"""log p(x), and what the paper makes of it: perplexity, precision, recall, and what they are made of.
+
+With p* the ground truth and p'' a student, in nats:
+
+    Precision = E_{x ~ p''}[ log p*(x)  ] = -H(p'') - KL(p'' || p*)
+    Recall    = E_{x ~ p* }[ log p''(x) ] = -H(p* ) - KL(p*  || p'')
+
+Scored are the generated ids, EOS included; never the prompt, never padding. Per token means the sum of
+log-probabilities over the number of scored tokens (the paper's unit); per sequence, the mean over sequences.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm import processes
+from llm.shards import Samples
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+CONFIDENCE = 0.95
+
+
+# -------------------------------------------------------------------------------------------- log-likelihood
+
+
+def padded_batch(samples: Samples, rows: np.ndarray) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Ids [b, T] right-padded with 0, and targets [b, T - 1]: the next id where it is scored, -100 elsewhere.
+
+    Padding needs no attention mask: it stands to the right of every real token, and a causal model looks left.
+    """
+    import torch
+
+    lengths = samples.lengths[rows]
+    ids = np.zeros((len(rows), lengths.max()), np.int64)
+    for row, i in enumerate(rows):
+        ids[row, : lengths[row]] = samples[i]
+    position = np.arange(1, ids.shape[1])
+    scored = (position >= samples.num_prompt[rows, None]) & (position < lengths[:, None])
+    return torch.from_numpy(ids), torch.from_numpy(np.where(scored, ids[:, 1:], -100))
+
+
+def log_likelihood(
+    model: "PreTrainedModel", samples: Samples, batch_size: int, progress: Callable[[int], object] = lambda tokens: None
+) -> np.ndarray:
+    """[n] float64: log p(x) of each sequence's generated ids at temperature 1, nats per sequence.
+
+    Token log-probabilities are float32 (the model's weights are expected to be), their sums float64. Sequences are
+    scored longest first, so that a batch holds like lengths. progress is called with the tokens of each batch.
+    """
+    import torch
+
+    order = np.argsort(-samples.lengths, kind="stable")
+    result = np.empty(len(samples))
+    with torch.inference_mode():
+        for start in range(0, len(samples), batch_size):
+            rows = order[start : start + batch_size]
+            ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1).float()
+            losses = torch.nn.functional.cross_entropy(
+                logits, targets.flatten(), reduction="none"
+            )  # 0 where the target is -100
+            result[rows] = -losses.double().view(targets.shape).sum(-1).cpu().numpy()
+            progress(int(samples.num_scored[rows].sum()))
+    return result
+
+
+def score(model: "PreTrainedModel", samples: Samples, batch_size: int, title: str) -> np.ndarray:
+    """`log_likelihood` with a progress bar, shared among a run's processes; each gets the whole result."""
+    from accelerate.utils import gather_object
+
+    state = processes.state()
+    rows = np.arange(len(samples))[state.process_index :: state.num_processes]
+    mine = samples.take(rows)
+    with processes.progress(f"score {title}", int(mine.num_scored.sum())) as bar:
+        part = log_likelihood(model, mine, batch_size, bar.update)
+    result = np.empty(len(samples))
+    for their_rows, their_part in gather_object([(rows, part)]):
+        result[their_rows] = their_part
+    return result
+
+
+# ------------------------------------------------------------------------------------------------- estimates
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval, in nats."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap: int, seed: int) -> Estimate:
+    """sum(numerator) / sum(denominator) over n sequences, with a percentile bootstrap that redraws whole sequences."""
+    from scipy.stats import bootstrap
+
+    def ratio(a, b, axis=-1):
+        return a.sum(axis) / b.sum(axis)
+
+    interval = bootstrap(
+        (numerator, denominator),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=num_bootstrap,
+        batch=max(1, 10_000_000 // len(numerator)),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(float(ratio(numerator, denominator)), float(interval.low), float(interval.high))
+
+
+def perplexity(log_prob: np.ndarray, num_scored: np.ndarray) -> float:
+    """exp(-sum log p(x) / sum tokens): every token weighs the same, whatever its sequence or batch."""
+    return float(np.exp(-log_prob.sum() / num_scored.sum()))
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Samples of a distribution q scored by p: E_q[log p] = -H(q) - KL(q || p), each term per token or per sequence."""
+
+    log_likelihood: Estimate
+    entropy: Estimate
+    kl: Estimate
+
+
+def cross_entropy(
+    log_p: np.ndarray, log_q: np.ndarray, num_scored: np.ndarray, num_bootstrap: int, seed: int
+) -> dict[str, CrossEntropy]:
+    """{"per_token": ..., "per_sequence": ...} from log p and log q [n] of n samples of q, nats per sequence.
+
+    Precision is this with q = p'' and p = p*; recall with q = p* and p = p''. All terms resample the same sequences,
+    so the decomposition adds up in every resample.
+    """
+    units = {"per_token": num_scored, "per_sequence": np.ones_like(num_scored)}
+    terms = (log_p, -log_q, log_q - log_p)
+    return {
+        unit: CrossEntropy(*(ratio_estimate(term, count, num_bootstrap, seed) for term in terms))
+        for unit, count in units.items()
+    }

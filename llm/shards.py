@@ -1,0 +1,187 @@
+"""The sample store: token ids on disk, in parquet shards that are written once and verified when read.
+
+A sample set is a directory of shards and a manifest.json, which is written last and so marks the set complete.
+`datasets.load_dataset("parquet", data_files=".../shard-*.parquet")` reads the same files.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llm.config import UsageError
+from llm.files import atomic, read_json, sha256, write_json
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n sequences, flat: sequence i is ids[offsets[i]:offsets[i + 1]], prompt first, EOS last if it was emitted.
+
+    ids: [total] unsigned.  offsets: [n + 1] int64.  num_prompt: [n] int64, ids of the prompt, which are not scored.
+    log_prob: [n] float64, nats per sequence, of the generated ids under the distribution that they were drawn from.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    num_prompt: np.ndarray
+    log_prob: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.num_prompt)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.ids[self.offsets[i] : self.offsets[i + 1]]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """[n] tokens a sequence, prompt included."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def num_scored(self) -> np.ndarray:
+        """[n] generated tokens a sequence, EOS included."""
+        return self.lengths - self.num_prompt
+
+    def take(self, rows: np.ndarray) -> "Samples":
+        """The sequences with these row numbers, in their order."""
+        ids = np.concatenate([self[i] for i in rows]) if len(rows) else self.ids[:0]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])])
+        return Samples(ids, offsets, self.num_prompt[rows], self.log_prob[rows])
+
+    @classmethod
+    def of(cls, sequences: list, num_prompt: int, log_prob) -> "Samples":
+        """From a list of id sequences that share a prompt of `num_prompt` ids."""
+        offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
+        ids = np.concatenate([np.asarray(s) for s in sequences])
+        return cls(ids, offsets, np.full(len(sequences), num_prompt, np.int64), np.asarray(log_prob, np.float64))
+
+    @classmethod
+    def concatenate(cls, parts: list["Samples"]) -> "Samples":
+        starts = np.cumsum([0, *(len(p.ids) for p in parts[:-1])])
+        return cls(
+            np.concatenate([p.ids for p in parts]),
+            np.concatenate([[0], *(p.offsets[1:] + start for p, start in zip(parts, starts, strict=True))]),
+            np.concatenate([p.num_prompt for p in parts]),
+            np.concatenate([p.log_prob for p in parts]),
+        )
+
+
+def smallest_unsigned(vocab_size: int) -> np.dtype:
+    return np.min_scalar_type(vocab_size - 1)
+
+
+def shard_path(directory: Path, shard: int) -> Path:
+    return directory / f"shard-{shard:05d}.parquet"
+
+
+def shard_indices(num_sequences: int, shard_size: int) -> list[range]:
+    """The sequence indices of each shard."""
+    return [range(a, min(a + shard_size, num_sequences)) for a in range(0, num_sequences, shard_size)]
+
+
+def write_shard(path: Path, samples: Samples, indices: range, vocab_size: int) -> None:
+    """One shard: index, ids, num_prompt, log_prob; ids in the smallest unsigned type that holds the vocabulary."""
+    ids = samples.ids.astype(smallest_unsigned(vocab_size))
+    table = pa.table(
+        {
+            "index": pa.array(np.arange(indices.start, indices.stop, dtype=np.int64)),
+            "ids": pa.ListArray.from_arrays(samples.offsets.astype(np.int32), ids),
+            "num_prompt": pa.array(samples.num_prompt.astype(np.int32)),
+            "log_prob": pa.array(samples.log_prob),
+        }
+    )
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def read_shard(path: Path, indices: range) -> Samples:
+    """A shard that holds exactly these indices; UsageError where it does not, or where its bytes are damaged."""
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read().combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+    if table.column_names != ["index", "ids", "num_prompt", "log_prob"] or not np.array_equal(
+        table["index"], list(indices)
+    ):
+        raise UsageError(f"{path} does not hold sequences {indices.start} to {indices.stop - 1}")
+    ids = table["ids"].combine_chunks()
+    return Samples(
+        ids.values.to_numpy(),
+        ids.offsets.to_numpy().astype(np.int64),
+        table["num_prompt"].to_numpy().astype(np.int64),
+        table["log_prob"].to_numpy(),
+    )
+
+
+def read_manifest(directory: Path) -> dict | None:
+    """The manifest of a complete sample set, else None."""
+    return read_json(directory / "manifest.json")
+
+
+def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: dict) -> dict:
+    """Verify every shard of a set and mark the set complete. drawn: how it was drawn, kept for the record."""
+    parts = [read_shard(shard_path(directory, k), r) for k, r in enumerate(shard_indices(num_sequences, shard_size))]
+    rows = [
+        {
+            "name": shard_path(directory, k).name,
+            "sha256": sha256(shard_path(directory, k)),
+            "sequences": len(part),
+            "tokens": len(part.ids),
+        }
+        for k, part in enumerate(parts)
+    ]
+    manifest = {
+        "num_sequences": num_sequences,
+        "num_tokens": sum(len(part.ids) for part in parts),
+        "num_scored_tokens": int(sum(part.num_scored.sum() for part in parts)),
+        "shard_size": shard_size,
+        "drawn": drawn,
+        "shards": rows,
+    }
+    write_json(directory / "manifest.json", manifest)
+    return manifest
+
+
+def damaged(directory: Path, manifest: dict) -> list[str]:
+    """Names of the shards whose bytes are not those of the manifest. UsageError for a file that is not of the set."""
+    names = {row["name"] for row in manifest["shards"]} | {"manifest.json"}
+    if foreign := sorted(p.name for p in directory.iterdir() if p.name not in names and p.suffix != ".tmp"):
+        raise UsageError(f"{directory / foreign[0]} is not part of this sample set: move it away")
+    return [
+        row["name"]
+        for row in manifest["shards"]
+        if not (directory / row["name"]).is_file() or sha256(directory / row["name"]) != row["sha256"]
+    ]
+
+
+def read(directory: Path) -> Samples:
+    """A complete sample set, every shard verified against the manifest; UsageError where one is missing or damaged."""
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise UsageError(f"{directory} is not a complete sample set: run the scripts again, in order")
+    if bad := damaged(directory, manifest):
+        raise UsageError(
+            f"{directory / bad[0]} is missing or damaged: the script that made it makes it again, and it alone"
+        )
+    ranges = shard_indices(manifest["num_sequences"], manifest["shard_size"])
+    return Samples.concatenate([read_shard(shard_path(directory, k), r) for k, r in enumerate(ranges)])
+
+
+def missing_shards(directory: Path, num_sequences: int, shard_size: int) -> list[int]:
+    """The shards of a set that are absent or damaged; empty for a complete set."""
+    manifest = read_manifest(directory)
+    if manifest is not None:
+        return [int(Path(name).stem.removeprefix("shard-")) for name in damaged(directory, manifest)]
+
+    def readable(shard: int, indices: range) -> bool:
+        try:
+            return bool(len(read_shard(shard_path(directory, shard), indices)))
+        except UsageError:
+            return False
+
+    return [
+        shard for shard, indices in enumerate(shard_indices(num_sequences, shard_size)) if not readable(shard, indices)
+    ]

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Make or reuse the environment, and run the tests. Arguments go to pytest: bash scripts/test.sh tests/test_sampling.py
+set -euo pipefail
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+bash "$repository/scripts/setup.sh"
+cd "$repository"
+"${VENV:-$repository/.venv}/bin/python" -m pytest "$@"

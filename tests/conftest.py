@@ -1,0 +1,97 @@
+"""What the tests share: a command line's result, and language models small enough to enumerate."""
+
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm import config
+from llm.config import REPOSITORY, Experiment
+from llm.models import Language
+
+PROMPT, EOS = 0, 2
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command at the repository's root, with this interpreter first on the PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "2", **environment}
+    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
+
+
+def entry(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return run(sys.executable, "-m", module, *arguments, **environment)
+
+
+def contents(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a directory, with its time stamp and its bytes."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def smoke() -> Experiment:
+    return config.build(config.read_yaml(config.find_profile("smoke")))
+
+
+@pytest.fixture(scope="session")
+def language() -> Language:
+    """Three ids: the prompt, a letter and the end of the sequence."""
+    return Language(vocab_size=3, prompt_ids=(PROMPT,), eos_token_ids=(EOS,))
+
+
+def tiny_llama(seed: int, initializer_range: float = 0.6, vocab_size: int = 3):
+    """A random Llama far from uniform, in float32."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    llama = AutoConfig.for_model(
+        "llama",
+        vocab_size=vocab_size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=initializer_range,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    return AutoModelForCausalLM.from_config(llama, dtype=torch.float32).eval()
+
+
+def enumerate_sequences(max_length: int) -> list[tuple[int, ...]]:
+    """Every sequence over three ids that starts with the prompt and ends at its first EOS or at max_length."""
+    found = []
+    for num_generated in range(1, max_length):
+        for body in product(range(3), repeat=num_generated):
+            early = EOS in body[:-1]
+            whole = body[-1] == EOS or num_generated == max_length - 1
+            if whole and not early:
+                found.append((PROMPT, *body))
+    return found
+
+
+def exact_log_probabilities(model, sequences: list[tuple[int, ...]], temperature: float = 1.0) -> np.ndarray:
+    """log p(x ; tau) of each sequence in float64, a forward pass for every prefix: no cache, no batch, no padding."""
+    import torch
+
+    result = []
+    with torch.no_grad():
+        for sequence in sequences:
+            total = 0.0
+            for t in range(1, len(sequence)):
+                logits = model(input_ids=torch.tensor([sequence[:t]])).logits[0, -1].double()
+                total += torch.log_softmax(logits / temperature, -1)[sequence[t]].item()
+            result.append(total)
+    return np.array(result)

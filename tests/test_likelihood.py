@@ -1,0 +1,116 @@
+"""log p(x), perplexity, precision, recall, entropy and KL against sums over every sequence."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
+
+from llm.likelihood import cross_entropy, log_likelihood, perplexity, ratio_estimate
+from llm.models import Language
+from llm.sampling import Stream, sample
+from llm.shards import Samples
+
+MAX_LENGTH = 4
+EVERYTHING = enumerate_sequences(MAX_LENGTH)
+
+
+def mixed_samples(num_prompt=2) -> Samples:
+    generator = np.random.default_rng(0)
+    sequences = [generator.integers(0, 50, n) for n in [3, 30, 7, 4, 30, 12, 3, 21]]
+    return Samples.of(sequences, num_prompt, np.zeros(len(sequences)))
+
+
+@pytest.mark.parametrize("num_prompt", [1, 2])
+def test_against_transformers_own_loss(num_prompt):
+    """The model's loss, averaged over the tokens that are not masked, of one sequence at a time without padding."""
+    model, samples = tiny_llama(3, vocab_size=50), mixed_samples(num_prompt)
+    result = log_likelihood(model, samples, 4)
+    for i in range(len(samples)):
+        ids = torch.from_numpy(samples[i].astype(np.int64))[None]
+        labels = ids.clone()
+        labels[0, :num_prompt] = -100
+        with torch.no_grad():
+            loss = model(input_ids=ids, labels=labels).loss.item()
+        assert result[i] == pytest.approx(-loss * samples.num_scored[i], rel=1e-5)
+
+
+def test_batches_and_padding_change_nothing():
+    model, samples = tiny_llama(3, vocab_size=50), mixed_samples()
+    one = log_likelihood(model, samples, 1)
+    np.testing.assert_allclose(log_likelihood(model, samples, 64), one, rtol=1e-6)
+    np.testing.assert_allclose(log_likelihood(model, samples, 3), one, rtol=1e-6)
+
+
+def test_against_enumeration():
+    model = tiny_llama(1)
+    samples = Samples.of(EVERYTHING, 1, np.zeros(len(EVERYTHING)))
+    exact = exact_log_probabilities(model, EVERYTHING)
+    np.testing.assert_allclose(log_likelihood(model, samples, 5), exact, atol=1e-5)
+
+
+def test_the_end_of_sequence_is_scored():
+    """'prompt letter EOS' is less probable than 'prompt letter', by exactly the probability to stop there."""
+    model = tiny_llama(1)
+    short, long = log_likelihood(model, Samples.of([[0, 1], [0, 1, 2]], 1, [0, 0]), 2)
+    with torch.no_grad():
+        stop = torch.log_softmax(model(input_ids=torch.tensor([[0, 1]])).logits[0, -1].double(), -1)[2].item()
+    assert long - short == pytest.approx(stop, abs=1e-6)
+
+
+def test_precision_recall_entropy_and_kl_against_exact_sums():
+    """Estimated from samples, computed from all sequences of both models; the intervals are four times as wide."""
+    language = Language(3, (0,), (2,))
+    p_star, student = tiny_llama(1), tiny_llama(2)
+    log_p, log_q = (exact_log_probabilities(model, EVERYTHING) for model in (p_star, student))
+    p, q = np.exp(log_p), np.exp(log_q)
+    tokens = np.array([len(sequence) - 1 for sequence in EVERYTHING])
+    exact = {
+        "precision": (q, log_p, -(q * log_q).sum(), (q * (log_q - log_p)).sum()),
+        "recall": (p, log_q, -(p * log_p).sum(), (p * (log_p - log_q)).sum()),
+    }
+    for name, source, scorer in (("precision", student, p_star), ("recall", p_star, student)):
+        samples = sample(source, language, range(20_000), stream=Stream.of(name), temperature=1.0, max_length=MAX_LENGTH)
+        log_scorer = log_likelihood(scorer, samples, 2000)
+        found = cross_entropy(log_scorer, samples.log_prob, samples.num_scored, 1000, 0)
+        weight, log_other, entropy, kl = exact[name]
+        truth = np.array([(weight * log_other).sum(), entropy, kl])
+        assert truth[0] == pytest.approx(-entropy - kl)
+        for unit, count in (("per_sequence", 1.0), ("per_token", (weight * tokens).sum())):
+            terms = found[unit]
+            for estimate, value in zip((terms.log_likelihood, terms.entropy, terms.kl), truth / count, strict=True):
+                assert abs(estimate.value - value) < 2 * (estimate.high - estimate.low)
+                assert estimate.low < estimate.value < estimate.high
+                assert estimate.high - estimate.low < 0.1
+            assert terms.log_likelihood.value == pytest.approx(-terms.entropy.value - terms.kl.value, abs=1e-9)
+
+
+def test_perplexity_weighs_tokens_not_batches():
+    """Two sequences of 1 and 3 tokens at probability 1/2 and 1/8 a token: exp((ln 2 + 9 ln 2) / 4)."""
+    log_prob = np.log(2) * np.array([-1.0, -9.0])
+    assert perplexity(log_prob, np.array([1, 3])) == pytest.approx(2**2.5)
+
+
+def test_a_uniform_model_has_the_vocabulary_as_perplexity():
+    model = tiny_llama(1, vocab_size=50)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    samples = mixed_samples()
+    assert perplexity(log_likelihood(model, samples, 4), samples.num_scored) == pytest.approx(50, rel=1e-5)
+
+
+def test_intervals_cover_as_often_as_they_say():
+    """A ratio with correlated parts: about 95 % of 300 intervals hold the true value."""
+    generator = np.random.default_rng(1)
+    hits = 0
+    for seed in range(300):
+        lengths = generator.integers(5, 40, 200)
+        totals = generator.normal(-3.0 * lengths, 2 * np.sqrt(lengths))
+        estimate = ratio_estimate(totals, lengths, 400, seed)
+        hits += estimate.low <= -3.0 <= estimate.high
+    assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_intervals_are_seeded():
+    values, ones = np.arange(10.0), np.ones(10)
+    assert ratio_estimate(values, ones, 200, 3) == ratio_estimate(values, ones, 200, 3)
+    assert ratio_estimate(values, ones, 200, 3) != ratio_estimate(values, ones, 200, 4)

