@@ -207,7 +207,7 @@ def prepare_ground_truth(experiment: Experiment, paths: Paths) -> Language:
     _check_ids(language.eos_token_ids, "end-of-sequence token", language.vocab_size)
     if not 0 < len(prompt) < experiment.max_length:
         raise UsageError(
-            f"the prompt has {len(prompt)} ids: it needs 1 to {experiment.max_length - 1} (max_length leaves one to generate)"
+            f"the prompt has {len(prompt)} ids: it needs 1 to {experiment.max_length - 1}, fewer than max_length"
         )
     claim(paths, experiment)
     with atomic(paths.ground_truth) as directory:
@@ -238,14 +238,15 @@ def load_tokenizer(paths: Paths) -> "PreTrainedTokenizerBase | None":
 
 
 def _config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if isinstance(spec, dict):
         fields = {key: value for key, value in spec.items() if key != "model_type"}
         try:
             return AutoConfig.for_model(spec["model_type"], **fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"{role}: {str(error).splitlines()[0]}") from None
+        except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+            raise UsageError(f"{role}: {' '.join(str(error).split())}") from None
     path = locate(spec, ["config.json"])
     if path.is_file():
         return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)

@@ -9,6 +9,7 @@ in log.jsonl. The students of one seed share their initial weights and their ord
 them is what they were trained on. A trained model is left alone; an interrupted one starts again.
 """
 
+import importlib.util
 import json
 import math
 import time
@@ -28,24 +29,17 @@ from llm.shards import Samples
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-GROUPED_BATCHES = 50
-
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int) -> list[np.ndarray]:
-    """The row numbers of each global batch of one epoch, every row once.
+    """The row numbers of each global batch of one epoch: every row once, in an order that only the seed decides.
 
-    Rows are shuffled, sorted by length within runs of GROUPED_BATCHES batches so that a batch holds like lengths,
-    and the batches shuffled again. The order depends on the seed and the lengths alone, not on processes.
+    A batch is a random draw of rows, sorted by length only inside, so that its micro-batches hold like lengths. Batches
+    of like lengths would be cheaper still, but the loss is a mean over a batch's tokens: the tokens of short sequences
+    would weigh more, and the model would learn to stop too early.
     """
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(lengths))
-    run = batch_size * GROUPED_BATCHES
-    batches = []
-    for start in range(0, len(order), run):
-        rows = order[start : start + run]
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
-        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    return [batches[i] for i in generator.permutation(len(batches))]
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batch[np.argsort(-lengths[batch], kind="stable")] for batch in batches]
 
 
 def train(
@@ -71,7 +65,8 @@ def train(
         log_with=None if experiment.tracker == "none" else experiment.tracker,
         project_dir=directory,
     )
-    accelerator.init_trackers(title.replace(" ", "-"), config={"model": name, "chain": seed})
+    named = {tracker: {"name": title} for tracker in ("wandb", "trackio")}
+    accelerator.init_trackers(where.root.name, config={"model": name, "seed": seed}, init_kwargs=named)
     betas = (experiment.adam_beta1, experiment.adam_beta2)
     optimizer = torch.optim.AdamW(
         model.parameters(), experiment.learning_rate, betas, weight_decay=experiment.weight_decay
@@ -178,6 +173,8 @@ def main() -> None:
             told = f"{experiment.epochs(name)} epochs of {source.relative}/train, at most {tokens:,} tokens"
             say(f"train {name} seed {seed}: {told} -> {where.checkpoints(name, seed)}")
         return
+    if experiment.tracker != "none" and importlib.util.find_spec(experiment.tracker) is None:
+        raise UsageError(f"tracker {experiment.tracker} is not installed: run pip install {experiment.tracker}")
     models.check(experiment)
     language = models.read_language(where)
     for *_, source in jobs:

@@ -182,6 +182,7 @@ REFUSED = [
     ("train", ["--models", "teacher"], "run bash run_generate_data.sh first"),
     ("train", ["--models", "students"], "run bash run_generate_data.sh first"),
     ("train", ["--models", "everyone"], "invalid choice: 'everyone'"),
+    ("train", ["--models", "teacher", "--tracker", "trackio"], "run pip install trackio"),
     ("eval_perplexity", [], "run bash run_generate_data.sh first"),
     ("eval_precision_and_recall", [], "run bash run_generate_data.sh first"),
 ]

@@ -26,19 +26,19 @@ def test_there_are_four_stages():
     assert sorted(path.stem for path in REPOSITORY.glob("run_*.sh")) == names
 
 
-@pytest.mark.parametrize("script", REPOSITORY.glob("run_*.sh"), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", sorted(REPOSITORY.glob("run_*.sh")), ids=lambda path: path.name)
 def test_modules_and_flags_exist(script):
     stages = STAGE.findall(script.read_text())
     assert stages
     for module, rest in stages:
         told = entry(module, "--help")
         assert told.returncode == 0, told.stderr
-        for flag in re.findall(r"--[\w-]+", rest) + ["--profile", "--out"]:
+        for flag in [*re.findall(r"--[\w-]+", rest), "--profile", "--out"]:
             assert re.search(rf"{flag}\b", told.stdout), f"{module} has no {flag}"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_files_that_a_script_names_exist(script):
-    for name in re.findall(r"[\w/.-]+\.(?:sh|py|txt|md)\b", script.read_text()):
-        candidates = [REPOSITORY / name.lstrip("/"), REPOSITORY / "scripts" / name]
-        assert any(path.is_file() for path in candidates), name
+    for name in re.findall(r"(?:\$repository/|(?<![\w/$]))([\w./-]+\.(?:sh|py|txt|md))\b", script.read_text()):
+        name = name.lstrip("/")  # of "$(dirname ...)/scripts/launch.sh"
+        assert (REPOSITORY / name).is_file() or (REPOSITORY / "scripts" / name).is_file(), name
