@@ -85,7 +85,7 @@ def complete_scores(scorer: Model, sample_sets: list[SampleSet], experiment: Exp
 def complete_samples(model: Model, experiment: Experiment, where: Paths) -> None:
     """Draw a model's test samples at temperature 1, if they are not there yet."""
     sample_set = test_set(model, experiment, where)
-    if sample_set.missing(experiment):
+    if not shards.is_complete(sample_set.directory):
         device = processes.state().device
         loaded = models.load(model.weights, models.native_dtype(experiment.sampling_dtype, device), device)
         draw_set(sample_set, loaded, models.read_language(where), experiment)

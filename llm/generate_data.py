@@ -31,9 +31,10 @@ def teacher_sets(experiment: Experiment, where: Paths, seed: int) -> list[Sample
 
 def complete(sets: list[SampleSet], directory: Path, experiment: Experiment, where: Paths) -> None:
     """Say which sets are complete; draw the others from the model in `directory`, loaded only if there are any."""
-    todo = []
+    todo = [each for each in sets if not shards.is_complete(each.directory)]
     for each in sets:
-        todo.append(each) if each.missing(experiment) else say(f"complete: {each.describe()}")
+        if each not in todo:
+            say(f"complete: {each.describe()}")
     if not todo:
         return
     device = processes.state().device
@@ -71,16 +72,15 @@ def main() -> None:
     if args.dry_run:
         say(config.render(experiment))
         return plan(experiment, where)
-    models.check(experiment)
-    if models.read_language(where) is None:
-        state = processes.state()
-        if state.is_main_process:
-            say(config.render(experiment))
-            say(f"preparing p* in {where.ground_truth}")
-            models.prepare_ground_truth(experiment, where)
-        state.wait_for_everyone()
+    models.check(experiment, where)
+    if models.read_language(where) is None or processes.count() > 1:
+        with processes.state().main_process_first():  # entered by all: the others must wait for p*, not look for it
+            if models.read_language(where) is None:
+                say(config.render(experiment))
+                say(f"preparing p* in {where.ground_truth}")
+                models.prepare_ground_truth(experiment, where)
     ground_truth = ground_truth_sets(experiment, where)
-    fresh = any(each.missing(experiment) for each in ground_truth)
+    fresh = not shards.is_complete(ground_truth[0].directory)
     complete(ground_truth, where.ground_truth, experiment, where)
     if fresh:
         show(ground_truth[0], where)

@@ -111,9 +111,13 @@ def _context(declared: dict) -> int | None:
     return declared.get("max_position_embeddings", declared.get("n_positions"))
 
 
-def check(experiment: Experiment) -> None:
-    """Refuse, within seconds and before anything is loaded, models that cannot work together."""
-    declared = {role: _declared(getattr(experiment, role)) for role in ("ground_truth", "teacher", "student")}
+def check(experiment: Experiment, paths: Paths) -> None:
+    """Refuse, within seconds and before anything is loaded, models that cannot work together.
+
+    Once p* has been prepared, its source is not asked for any more: neither a network nor a package is needed.
+    """
+    declared = {role: _declared(getattr(experiment, role)) for role in ("teacher", "student")}
+    declared["ground_truth"] = read_json(paths.ground_truth / "config.json") or _declared(experiment.ground_truth)
     for role, config in declared.items():
         if isinstance(getattr(experiment, role), dict) and "model_type" not in config:
             raise UsageError(f"{role} has no model_type: name one of transformers' causal language models")

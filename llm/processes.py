@@ -15,6 +15,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def count() -> int:
+    """How many processes this run has. Needs no torch."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def say(line: str) -> None:
     if is_main():
         print(line, flush=True)

@@ -126,9 +126,6 @@ class SampleSet:
     def __str__(self) -> str:
         return f"{self.source.relative}/{self.split}"
 
-    def missing(self, experiment: Experiment) -> list[int]:
-        return shards.missing_shards(self.directory, self.num_sequences, experiment.shard_size)
-
     def describe(self) -> str:
         manifest = shards.read_manifest(self.directory)
         mean = manifest["num_scored_tokens"] / manifest["num_sequences"]
@@ -136,11 +133,15 @@ class SampleSet:
 
 
 def draw_set(sample_set: SampleSet, model: "PreTrainedModel", language: Language, experiment: Experiment) -> None:
-    """Make the missing shards of a set, shared among the processes, and mark the set complete."""
+    """Make the missing shards of a set, shared among the processes, and mark the set complete.
+
+    Every process of a run must call this, having found the set incomplete before any of them does.
+    """
     state = processes.state()
-    todo = sample_set.missing(experiment)
+    state.wait_for_everyone()  # until all have looked: the first to start would change what the last one finds
     ranges = shards.shard_indices(sample_set.num_sequences, experiment.shard_size)
-    mine = todo[state.process_index :: state.num_processes]
+    missing = shards.missing_shards(sample_set.directory, sample_set.num_sequences, experiment.shard_size)
+    mine = [shard for shard in missing if shard % state.num_processes == state.process_index]
     stream = Stream.of(experiment.seed, sample_set.source.relative.as_posix(), sample_set.split)
     num_steps = experiment.max_length - len(language.prompt_ids)
     with processes.progress(f"sample {sample_set}", sum(len(ranges[k]) for k in mine) * num_steps) as bar:

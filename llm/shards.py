@@ -121,28 +121,23 @@ def read_manifest(directory: Path) -> dict | None:
     return read_json(directory / "manifest.json")
 
 
-def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: dict) -> dict:
+def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: dict) -> None:
     """Verify every shard of a set and mark the set complete. drawn: how it was drawn, kept for the record."""
-    parts = [read_shard(shard_path(directory, k), r) for k, r in enumerate(shard_indices(num_sequences, shard_size))]
-    rows = [
-        {
-            "name": shard_path(directory, k).name,
-            "sha256": sha256(shard_path(directory, k)),
-            "sequences": len(part),
-            "tokens": len(part.ids),
-        }
-        for k, part in enumerate(parts)
-    ]
+    rows, num_scored = [], 0
+    for shard, indices in enumerate(shard_indices(num_sequences, shard_size)):
+        path = shard_path(directory, shard)
+        samples = read_shard(path, indices)
+        num_scored += int(samples.num_scored.sum())
+        rows.append({"name": path.name, "sha256": sha256(path), "sequences": len(samples), "tokens": len(samples.ids)})
     manifest = {
         "num_sequences": num_sequences,
-        "num_tokens": sum(len(part.ids) for part in parts),
-        "num_scored_tokens": int(sum(part.num_scored.sum() for part in parts)),
+        "num_tokens": sum(row["tokens"] for row in rows),
+        "num_scored_tokens": num_scored,
         "shard_size": shard_size,
         "drawn": drawn,
         "shards": rows,
     }
     write_json(directory / "manifest.json", manifest)
-    return manifest
 
 
 def damaged(directory: Path, manifest: dict) -> list[str]:
@@ -170,8 +165,14 @@ def read(directory: Path) -> Samples:
     return Samples.concatenate([read_shard(shard_path(directory, k), r) for k, r in enumerate(ranges)])
 
 
+def is_complete(directory: Path) -> bool:
+    """Whether a set has its manifest and every shard is as the manifest says."""
+    manifest = read_manifest(directory)
+    return manifest is not None and not damaged(directory, manifest)
+
+
 def missing_shards(directory: Path, num_sequences: int, shard_size: int) -> list[int]:
-    """The shards of a set that are absent or damaged; empty for a complete set."""
+    """The shards of a set that are absent or damaged. A set without any still lacks its manifest, if it has none."""
     manifest = read_manifest(directory)
     if manifest is not None:
         return [int(Path(name).stem.removeprefix("shard-")) for name in damaged(directory, manifest)]

@@ -12,6 +12,7 @@ them is what they were trained on. A trained model is left alone; an interrupted
 import importlib.util
 import json
 import math
+import os
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -84,7 +85,8 @@ def train(
 
     step, started = 0, time.perf_counter()
     num_tokens = epochs * int(samples.num_scored.sum())
-    with (directory / "log.jsonl").open("w") as log, processes.progress(f"train {title}", num_tokens) as bar:
+    log_path = where.log(name, seed) if accelerator.is_main_process else os.devnull
+    with open(log_path, "w") as log, processes.progress(f"train {title}", num_tokens) as bar:
         for epoch in range(1, epochs + 1):
             order_seed = derive_seed(experiment.seed, "order", role(name), seed, epoch)
             for batch in epoch_batches(samples.lengths, experiment.batch_size, order_seed):
@@ -123,8 +125,7 @@ def train(
                 if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
                     told = f"{title}: loss {row['loss']}, gradient norm {row['grad_norm']} at step {step}"
                     raise UsageError(f"{told}: lower learning_rate ({learning_rate:g} there)")
-                if accelerator.is_main_process:
-                    log.write(json.dumps(row | {"seconds": round(time.perf_counter() - started, 3)}) + "\n")
+                log.write(json.dumps(row | {"seconds": round(time.perf_counter() - started, 3)}) + "\n")
                 accelerator.log(row, step=step)
                 bar.update(batch_tokens)
                 bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{row['loss']:.3f}", refresh=False)
@@ -175,7 +176,7 @@ def main() -> None:
         return
     if experiment.tracker != "none" and importlib.util.find_spec(experiment.tracker) is None:
         raise UsageError(f"tracker {experiment.tracker} is not installed: run pip install {experiment.tracker}")
-    models.check(experiment)
+    models.check(experiment, where)
     language = models.read_language(where)
     for *_, source in jobs:
         if language is None or shards.read_manifest(where.samples(source, "train")) is None:

@@ -176,13 +176,18 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("change", "told"), REFUSED)
-def test_models_that_cannot_work_together_are_refused(smoke, change, told):
+def test_models_that_cannot_work_together_are_refused(smoke, tmp_path, change, told):
     with pytest.raises(UsageError, match=told):
-        models.check(dataclasses.replace(smoke, **change))
+        models.check(dataclasses.replace(smoke, **change), Paths(tmp_path))
 
 
-def test_the_smoke_models_work_together(smoke):
-    models.check(smoke)
+def test_the_smoke_models_work_together(smoke, tmp_path):
+    models.check(smoke, Paths(tmp_path))
+
+
+def test_a_prepared_ground_truth_is_not_looked_for_again(smoke, tmp_path):
+    models.prepare_ground_truth(smoke, Paths(tmp_path))
+    models.check(dataclasses.replace(smoke, ground_truth="package://gone/away.gguf"), Paths(tmp_path))
 
 
 @pytest.mark.parametrize(("change", "told"), [({"prompt": "The"}, "no tokenizer"), ({"vocab_size": 1}, "end-of-seq")])

@@ -109,8 +109,9 @@ def test_the_same_seed_gives_the_same_bytes_elsewhere(first, tmp_path):
     theirs = contents(root)
     assert len(mine) > 6
     assert all(theirs[name][1] == data for name, data in mine.items())
-    lost = tmp_path / "samples/ground_truth/tau1.00/train/shard-00002.parquet"
-    lost.write_bytes(lost.read_bytes()[:-1])
+    train, test = (tmp_path / "samples/ground_truth/tau1.00" / split for split in ("train", "test"))
+    (train / "shard-00002.parquet").write_bytes((train / "shard-00002.parquet").read_bytes()[:-1])  # torn
+    (test / "manifest.json").unlink()  # killed between the last shard and the manifest
     assert entry("llm.generate_data", *arguments).returncode == 0
     assert {name: data for name, (_, data) in contents(tmp_path).items()} == mine
 
