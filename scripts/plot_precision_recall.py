@@ -43,7 +43,9 @@ def draw(result: dict):
                 label=labels.get(name, r"student $p''$, distilled at $\tau$") if seed == 0 else None,
             )
             if name in taus and seed == 0:
-                axes.annotate(rf"$\tau={taus[name]:g}$", (x["value"], y["value"]), (9, 6), textcoords="offset points")
+                axes.annotate(
+                    rf"$\tau={taus[name]:g}$", (x["value"], y["value"]), (-6, 5), textcoords="offset points", ha="right"
+                )
     axes.set_xlabel(r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)")
     axes.set_ylabel(r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)")
     axes.margins(0.12)

@@ -1,6 +1,7 @@
 """What the figures share: sizes, colours that colour-blind readers can tell apart, and files without time stamps."""
 
 import io
+import logging
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from llm.files import write_bytes
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the missing time stamps, which are meant
 
 COLUMN_INCHES = 5.5
 # Okabe and Ito's palette (2008).
