@@ -16,7 +16,7 @@ DISTRIBUTIONS = {
     "distilled": ((8, 1), "distilled student\n$p''(D_\\tau')$", COLOURS["student"]),
     "direct": ((8, -1), "direct student\n$p''(D)$", COLOURS["student_direct"]),
 }
-DATA = {"D": ((2, 0), "$D$"), "D_tau": ((6, 1), "$D'_\\tau$")}
+DATA = {"D": ((2, 0), "$D$"), "D_tau": ((6, 1), "$D_\\tau'$")}
 ARROWS = [
     ("ground_truth", "D", "sample"),
     ("D", "teacher", "fit"),

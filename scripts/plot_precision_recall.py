@@ -44,7 +44,11 @@ def draw(result: dict):
             )
             if name in taus and seed == 0:
                 axes.annotate(
-                    rf"$\tau={taus[name]:g}$", (x["value"], y["value"]), (-6, 5), textcoords="offset points", ha="right"
+                    rf"$\tau={taus[name]:g}$",
+                    (x["value"], y["value"]),
+                    (-6, -13),
+                    textcoords="offset points",
+                    ha="right",
                 )
     axes.set_xlabel(r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)")
     axes.set_ylabel(r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)")
