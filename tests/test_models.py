@@ -217,9 +217,11 @@ def test_the_bundled_weights_speak_english(bundled):
     tokenizer = models.load_tokenizer(where)
     assert tokenizer("The").input_ids == list(language.prompt_ids)
     model = models.load(where.ground_truth, torch.float32, torch.device("cpu"))
-    ids = torch.tensor([tokenizer("The capital of France is").input_ids])
+    ids = torch.tensor([tokenizer("The United").input_ids])
     with torch.no_grad():
-        assert tokenizer.decode(model(input_ids=ids).logits[0, -1].argmax()) == " Paris"
+        probabilities = model(input_ids=ids).logits[0, -1].softmax(-1)
+    assert tokenizer.decode(probabilities.argmax()) == " States"
+    assert probabilities.max() > 0.9
 
 
 def test_the_kept_ids_are_closed_under_merges(bundled):
