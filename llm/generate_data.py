@@ -37,11 +37,12 @@ def complete(sets: list[SampleSet], directory: Path, experiment: Experiment, whe
             say(f"complete: {each.describe()}")
     if not todo:
         return
-    device = processes.state().device
+    state = processes.state()
+    device = state.device
     dtype = models.native_dtype(experiment.sampling_dtype, device)
     model = models.load(directory, dtype, device)
     language = models.read_language(where)
-    say(f"sampling in {str(dtype).removeprefix('torch.')} on {device.type}")
+    say(f"sampling in {str(dtype).removeprefix('torch.')} on {device.type}, processes: {state.num_processes}")
     for each in todo:
         draw_set(each, model, language, experiment)
         say(f"made: {each.describe()}")

@@ -132,7 +132,10 @@ def train(
             if accelerator.is_main_process:
                 with files.atomic(where.checkpoint(name, seed, epoch)) as temporary:
                     accelerator.unwrap_model(model).save_pretrained(temporary)
-    accelerator.end_training()
+    for (
+        tracker
+    ) in accelerator.trackers:  # not end_training(), which dissolves the processes' group before the next model
+        tracker.finish()
     if accelerator.is_main_process:
         record = {
             "model": name,

@@ -22,6 +22,7 @@ stage() {
   if [[ ${NPROC:-1} == 1 ]]; then
     python -m "$module" "${arguments[@]}"
   else
-    accelerate launch --num_processes "$NPROC" --module "$module" "${arguments[@]}"
+    # Not `accelerate launch`, which starts a single process on a machine without GPUs; accelerate reads torchrun's.
+    torchrun --standalone --nproc-per-node "$NPROC" --module "$module" "${arguments[@]}"
   fi
 }

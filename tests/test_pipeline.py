@@ -152,15 +152,28 @@ def test_the_figure_shows_every_model(first):
     assert {text.get_text() for text in axes.texts} == {rf"$\tau={t}$" for t in ("0.8", "0.875", "0.95", "1")}
 
 
-def test_two_processes_make_the_same_samples_and_scores(first, tmp_path):
-    """Shards and rows are shared among processes; what they make is what one makes."""
+def losses(root: Path) -> list[float]:
+    log = root / "checkpoints/teacher/seed0/log.jsonl"
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def test_two_processes_make_what_one_makes(first, tmp_path):
+    """The same samples, each process drawing its shards; the same losses, each computing half of every global batch."""
     root, _ = first
     done = run("bash", "run_generate_data.sh", PROFILE="smoke", OUT=str(tmp_path), NPROC="2", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
+    assert "processes: 2" in done.stdout
     for split in ("train", "validation", "test"):
         mine = shards.read(tmp_path / "samples/ground_truth/tau1.00" / split)
         theirs = shards.read(root / "samples/ground_truth/tau1.00" / split)
         assert mine.ids.tolist() == theirs.ids.tolist()
+    two = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module")
+    done = run(
+        *two, "llm.train", "--models", "teacher", "--profile", "smoke", "--out", str(tmp_path), OMP_NUM_THREADS="1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path) == pytest.approx(losses(root), abs=1e-4)
+    assert losses(tmp_path)[:20] == pytest.approx(losses(root)[:20], abs=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------- errors
