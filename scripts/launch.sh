@@ -1,5 +1,6 @@
 # Sourced by the run_*.sh scripts: how a stage is started. PROFILE, NPROC and OUT come from the environment.
 # Defines `stage MODULE ARGUMENTS...`, which runs one Python entry of this repository on NPROC processes.
+set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"

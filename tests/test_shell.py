@@ -16,7 +16,7 @@ def test_the_syntax_is_bash(script):
     assert run("bash", "-n", str(script)).returncode == 0
 
 
-@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.name != "launch.sh"], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_errors_stop_the_script(script):
     assert "\nset -euo pipefail\n" in script.read_text()
 
