@@ -42,3 +42,9 @@ def test_files_that_a_script_names_exist(script):
     for name in re.findall(r"(?:\$repository/|(?<![\w/$]))([\w./-]+\.(?:sh|py|txt|md))\b", script.read_text()):
         name = name.lstrip("/")  # of "$(dirname ...)/scripts/launch.sh"
         assert (REPOSITORY / name).is_file() or (REPOSITORY / "scripts" / name).is_file(), name
+
+
+def test_an_environment_without_the_packages_is_one_line():
+    done = run("bash", "run_train.sh", PATH="/usr/bin:/bin", VIRTUAL_ENV="", VENV="/nonexistent")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "run bash scripts/setup.sh" in done.stderr
