@@ -54,17 +54,18 @@ def log_likelihood(
     """
     import torch
 
+    from llm.next_token import IGNORED, NextTokenLoss
+
+    loss = NextTokenLoss(model)
     order = np.argsort(-samples.lengths, kind="stable")
     result = np.empty(len(samples))
     with torch.inference_mode():
         for start in range(0, len(samples), batch_size):
             rows = order[start : start + batch_size]
             ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1).float()
-            losses = torch.nn.functional.cross_entropy(
-                logits, targets.flatten(), reduction="none"
-            )  # 0 where the target is -100
-            result[rows] = -losses.double().view(targets.shape).sum(-1).cpu().numpy()
+            nats = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
+            nats.index_add_(0, (targets != IGNORED).nonzero()[:, 0], loss(ids, targets).double())
+            result[rows] = -nats.cpu().numpy()
             progress(int(samples.num_scored[rows].sum()))
     return result
 

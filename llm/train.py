@@ -55,6 +55,8 @@ def train(
     from accelerate import Accelerator
     from transformers import get_wsd_schedule
 
+    from llm.next_token import NextTokenLoss
+
     directory = where.checkpoints(name, seed)
     directory.mkdir(parents=True, exist_ok=True)
     where.selection(name, seed).unlink(missing_ok=True)  # it would speak of checkpoints that are about to be replaced
@@ -78,7 +80,7 @@ def train(
     num_decay = min(math.ceil(experiment.decay_fraction * num_steps), num_steps - num_warmup)
     # Stepped once an optimiser step by every process; accelerate, given it, would step it once for each process.
     schedule = get_wsd_schedule(optimizer, num_warmup, num_decay, num_steps, decay_type="linear")
-    model, optimizer = accelerator.prepare(model, optimizer)
+    loss_of, optimizer = accelerator.prepare(NextTokenLoss(model), optimizer)
     rank, world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(derive_seed(experiment.seed, "dropout", role(name), seed, rank))
     model.train()
@@ -101,10 +103,9 @@ def train(
                 )
                 loss = torch.zeros((), device=accelerator.device)
                 for part in parts:
-                    with nullcontext() if part is parts[-1] else accelerator.no_sync(model):
+                    with nullcontext() if part is parts[-1] else accelerator.no_sync(loss_of):
                         ids, targets = (t.to(accelerator.device) for t in padded_batch(samples, part))
-                        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1).float()
-                        nats = torch.nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
+                        nats = loss_of(ids, targets).sum()
                         share = weight * nats / batch_tokens  # times world, because processes' gradients are averaged
                         accelerator.backward(share)
                         loss += share.detach()
@@ -131,7 +132,7 @@ def train(
                 bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{row['loss']:.3f}", refresh=False)
             if accelerator.is_main_process:
                 with files.atomic(where.checkpoint(name, seed, epoch)) as temporary:
-                    accelerator.unwrap_model(model).save_pretrained(temporary)
+                    model.save_pretrained(temporary)
     for (
         tracker
     ) in accelerator.trackers:  # not end_training(), which dissolves the processes' group before the next model
@@ -141,7 +142,7 @@ def train(
             "model": name,
             "seed": seed,
             "trained_on": paths.training_source(name, seed, experiment).relative.as_posix(),
-            "num_parameters": sum(p.numel() for p in accelerator.unwrap_model(model).parameters()),
+            "num_parameters": model.num_parameters(),
             "num_epochs": epochs,
             "num_steps": step,
             "num_tokens": num_tokens,

@@ -69,9 +69,8 @@ def test_precision_recall_entropy_and_kl_against_exact_sums():
         "recall": (p, log_q, -(p * log_p).sum(), (p * (log_p - log_q)).sum()),
     }
     for name, source, scorer in (("precision", student, p_star), ("recall", p_star, student)):
-        samples = sample(
-            source, language, range(20_000), stream=Stream.of(name), temperature=1.0, max_length=MAX_LENGTH
-        )
+        arguments = dict(temperature=1.0, max_length=MAX_LENGTH, batch_size=20_000)
+        samples = sample(source, language, range(20_000), stream=Stream.of(name), **arguments)
         log_scorer = log_likelihood(scorer, samples, 2000)
         found = cross_entropy(log_scorer, samples.log_prob, samples.num_scored, 1000, 0)
         weight, log_other, entropy, kl = exact[name]

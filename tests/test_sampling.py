@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import EOS, enumerate_sequences, exact_log_probabilities, tiny_llama
-from scipy.stats import chisquare
+from scipy.stats import binomtest, chisquare
 
 from llm.likelihood import log_likelihood
 from llm.models import Language
@@ -16,15 +16,12 @@ REJECT = 1e-4  # the seeds are fixed, so a right sampler passes always and a wro
 
 
 def draw_many(model, language, num=NUM_SAMPLES, temperature=1.0, batch=5000, name="test", max_length=MAX_LENGTH):
-    batches = [range(a, min(a + batch, num)) for a in range(0, num, batch)]
-    return [
-        sample(model, language, indices, stream=Stream.of(name), temperature=temperature, max_length=max_length)
-        for indices in batches
-    ]
+    arguments = dict(temperature=temperature, max_length=max_length, batch_size=batch)
+    return sample(model, language, range(num), stream=Stream.of(name), **arguments)
 
 
-def sequences_of(parts) -> list[tuple[int, ...]]:
-    return [tuple(part[i].tolist()) for part in parts for i in range(len(part))]
+def sequences_of(samples) -> list[tuple[int, ...]]:
+    return [tuple(samples[i].tolist()) for i in range(len(samples))]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
@@ -60,24 +57,36 @@ def test_the_chi_square_test_can_fail(language):
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_the_recorded_log_probability_is_exact(language, temperature):
     model = tiny_llama(1)
-    (part,) = draw_many(model, language, num=50, temperature=temperature)
-    exact = exact_log_probabilities(model, sequences_of([part]), temperature)
-    np.testing.assert_allclose(part.log_prob, exact, atol=1e-5)
+    samples = draw_many(model, language, num=50, temperature=temperature)
+    exact = exact_log_probabilities(model, sequences_of(samples), temperature)
+    np.testing.assert_allclose(samples.log_prob, exact, atol=1e-5)
 
 
 def test_the_recorded_log_probability_is_the_score(language):
     model = tiny_llama(1)
-    (part,) = draw_many(model, language, num=200)
-    np.testing.assert_allclose(log_likelihood(model, part, 64), part.log_prob, atol=1e-5)
+    samples = draw_many(model, language, num=200)
+    np.testing.assert_allclose(log_likelihood(model, samples, 64), samples.log_prob, atol=1e-5)
 
 
-def test_a_sequence_does_not_depend_on_its_batch():
+def test_a_sequence_depends_on_neither_its_batch_nor_its_slot():
+    """256 sequences, 7 and 1 at a time: slots are taken over 249 and 255 times; at 256 they are dropped instead."""
     model = tiny_llama(3, vocab_size=50)
-    language = Language(50, (7, 8), (3,))
-    whole = sequences_of(draw_many(model, language, num=64, batch=64, max_length=20))
+    language = Language(50, (7, 8, 9), (3,))
+    whole = sequences_of(draw_many(model, language, num=256, batch=256, max_length=20))
     for batch in (1, 7):
-        assert sequences_of(draw_many(model, language, num=64, batch=batch, max_length=20)) == whole
-    assert len({len(sequence) for sequence in whole}) > 1  # some ended, some did not
+        assert sequences_of(draw_many(model, language, num=256, batch=batch, max_length=20)) == whole
+    assert len({len(sequence) for sequence in whole}) > 10  # ended at many places
+
+
+def test_no_step_is_spent_on_a_sequence_that_has_ended():
+    """With as many sequences waiting as there are steps to fill, every slot draws a wanted token at every step."""
+    model, steps = tiny_llama(3, vocab_size=50), []
+    language = Language(50, (7,), (3, 4, 5, 6, 8, 9))
+    arguments = dict(stream=Stream.of("test"), temperature=1.0, max_length=40, batch_size=8)
+    samples = sample(model, language, range(400), **arguments, progress=steps.append)
+    assert sum(steps) == samples.num_scored.sum()
+    assert samples.lengths.mean() < 20
+    assert steps[:-40] == [8] * (len(steps) - 40)
 
 
 def test_streams_are_separate():
@@ -96,14 +105,14 @@ def test_sequences_end_at_the_first_eos_and_nowhere_else(language):
 
 
 def test_any_of_several_eos_ends_a_sequence():
-    parts = draw_many(tiny_llama(3, vocab_size=50), Language(50, (7,), (3, 4, 5)), num=300, max_length=12)
-    ends = {sequence[-1] for sequence in sequences_of(parts) if len(sequence) < 12}
+    samples = draw_many(tiny_llama(3, vocab_size=50), Language(50, (7,), (3, 4, 5)), num=300, max_length=12)
+    ends = {sequence[-1] for sequence in sequences_of(samples) if len(sequence) < 12}
     assert ends == {3, 4, 5}
 
 
 def test_no_eos_means_every_sequence_is_full():
-    parts = draw_many(tiny_llama(3, vocab_size=50), Language(50, (7,), ()), num=20, max_length=9)
-    assert {len(sequence) for sequence in sequences_of(parts)} == {9}
+    samples = draw_many(tiny_llama(3, vocab_size=50), Language(50, (7,), ()), num=20, max_length=9)
+    assert {len(sequence) for sequence in sequences_of(samples)} == {9}
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
@@ -124,3 +133,46 @@ def test_draw_at_the_ends_of_the_unit_interval():
     logits = torch.tensor([[-torch.inf, 0.0, 1.0, -torch.inf]])
     for u, token in ((0.0, 1), (1 - 2**-53, 2)):
         assert draw(logits, 1.0, torch.tensor([u], dtype=torch.float64))[0].item() == token
+
+
+VOCABULARY = 49_152
+
+
+def heavy_tail() -> torch.Tensor:
+    """Logits of a Zipf law over 49,152 ids, in a shuffled order."""
+    logits = -torch.log(torch.arange(1, VOCABULARY + 1, dtype=torch.float64))
+    return logits[torch.randperm(VOCABULARY, generator=torch.Generator().manual_seed(0))].float()
+
+
+def draw_from(logits: torch.Tensor, num: int) -> np.ndarray:
+    uniforms = torch.from_numpy(np.random.default_rng(1).random(num))
+    parts = [draw(logits.expand(len(u), -1), 1.0, u)[0] for u in uniforms.split(512)]
+    return torch.cat(parts).numpy()
+
+
+def test_frequencies_over_a_large_vocabulary_with_a_heavy_tail():
+    """Chi-square over the common ids, and over the rare ones in bins of like probability."""
+    logits, num = heavy_tail(), 20_000
+    probability = torch.softmax(logits.double(), 0).numpy()
+    order = np.argsort(-probability)
+    bins = np.searchsorted(np.cumsum(probability[order]) * num / 20, np.arange(1, num // 20))  # 20 draws each, or more
+    starts = np.unique(np.concatenate([[0], bins + 1]))
+    starts = starts[starts < VOCABULARY]
+    counts = np.bincount(draw_from(logits, num), minlength=VOCABULARY)[order]
+    observed, expected = (np.add.reduceat(x, starts) for x in (counts, num * probability[order]))
+    assert len(starts) > 300 and expected.min() > 5
+    assert chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > REJECT
+
+
+def test_tail_ids_come_out_at_their_rate():
+    """Ten thousand ids of probability 1e-6 behind one that has the rest: 1 % of all draws, spread evenly over them."""
+    num_tail, num = 10_000, 20_000
+    logits = torch.full((VOCABULARY,), -torch.inf)
+    tail = torch.randperm(VOCABULARY, generator=torch.Generator().manual_seed(2))[: num_tail + 1]
+    logits[tail[1:]] = float(np.log(1e-6))
+    logits[tail[0]] = float(np.log(1 - num_tail * 1e-6))
+    drawn = draw_from(logits, num)
+    in_tail = drawn[drawn != tail[0].item()]
+    assert set(in_tail.tolist()) <= set(tail.tolist())
+    assert binomtest(len(in_tail), num, num_tail * 1e-6).pvalue > REJECT
+    assert chisquare(np.histogram(in_tail, bins=8, range=(0, VOCABULARY))[0]).pvalue > REJECT

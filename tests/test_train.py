@@ -98,7 +98,9 @@ def test_a_trained_model_stops_by_itself_at_the_right_rate(smoke, geometric, tmp
     where = Paths(tmp_path)
     train(student(smoke), geometric, "student_direct", 0, smoke, where)
     model = models.load(where.checkpoint("student_direct", 0, 2), torch.float32, torch.device("cpu"))
-    drawn = sample(model, LANGUAGE, range(2000), stream=Stream.of("stop"), temperature=1.0, max_length=24)
+    drawn = sample(
+        model, LANGUAGE, range(2000), stream=Stream.of("stop"), temperature=1.0, max_length=24, batch_size=256
+    )
     ended = drawn.ids[drawn.offsets[1:] - 1] == 1
     assert ended.mean() > 0.98
     # Every generated id is one toss of the coin; both estimates of its probability carry sampling error.
