@@ -51,14 +51,13 @@ def decoder(model: PreTrainedModel, num_slots: int, max_length: int) -> Iterator
     before = model.config._attn_implementation
     model.set_attn_implementation(ATTENTION)
     try:
-        cached = CachedDecoder(model, num_slots, max_length)
         try:
-            cached.step(*torch.zeros(2, num_slots, dtype=torch.long, device=model.device))
+            CachedDecoder(model, 1, max_length).step(*torch.zeros(2, 1, dtype=torch.long, device=model.device))
+            chosen = CachedDecoder
         except UnknownAttention:
             model.set_attn_implementation(before)
-            yield RecomputingDecoder(model, num_slots, max_length)
-        else:
-            yield cached
+            chosen = RecomputingDecoder
+        yield chosen(model, num_slots, max_length)
     finally:
         model.set_attn_implementation(before)
 

@@ -132,7 +132,7 @@ def draw(logits: "torch.Tensor", temperature: float, uniforms: "torch.Tensor") -
     log_prob = torch.empty(num_rows, dtype=torch.float64, device=logits.device)
     for start in range(0, num_rows, at_once):
         part = slice(start, min(start + at_once, num_rows))
-        scores = logits[part].float() / temperature
+        scores = logits[part].to(torch.float32, copy=True).div_(temperature)
         scores -= scores.amax(-1, keepdim=True)
         weight = weights[: len(scores)]
         torch.exp(scores, out=weight[:, :vocab_size])
