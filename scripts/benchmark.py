@@ -13,17 +13,19 @@ from llm.config import REPOSITORY, UsageError
 from llm.models import Language
 from llm.paths import Paths
 
+ROOT = REPOSITORY / "runs" / "benchmark"
 
-def ground_truth(spec: str | None, max_length: int, vocab_size: int | None = None) -> tuple[Path, Language]:
-    """The directory of a model, with all of its ids unless told otherwise; kept under runs/benchmark for the next time.
+
+def ground_truth(spec: str | None, max_length: int, root: Path) -> tuple[Path, Language]:
+    """The directory of a model with all of its ids, kept under a root for the next time.
 
     spec: what `ground_truth` of a profile may be; None for the cpu profile's SmolLM2-135M-Instruct.
     """
     values = config.read_yaml(config.find_profile("cpu"))
-    values |= {"ground_truth": spec or values["ground_truth"], "vocab_size": vocab_size, "max_length": max_length}
+    values |= {"ground_truth": spec or values["ground_truth"], "vocab_size": None, "max_length": max_length}
     experiment = config.build(values)
-    name = "".join(c if c.isalnum() else "-" for c in f"{values['ground_truth']} {vocab_size or 'all'} {max_length}")
-    where = Paths(REPOSITORY / "runs" / "benchmark" / name)
+    name = "".join(c if c.isalnum() else "-" for c in f"{values['ground_truth']} {max_length}")
+    where = Paths(root / name)
     language = models.read_language(where)
     if language is None:
         print(f"preparing {experiment.ground_truth} in {where.ground_truth}", flush=True)

@@ -12,6 +12,7 @@ length is about a quarter of that. Rates are of useful tokens: what a finished s
 
 import argparse
 import statistics
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -124,13 +125,16 @@ def count_differing(model, language: Language, num: int, max_length: int) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a hub id, directory or GGUF (default: the cpu profile's SmolLM2, all its ids)")
+    parser.add_argument(
+        "--out", type=Path, default=benchmark.ROOT, help="where the model is kept (default: runs/benchmark)"
+    )
     parser.add_argument("--num_sequences", type=int, default=256)
     parser.add_argument("--max_length", type=int, default=64)
     parser.add_argument("--num_pairs", type=int, default=5)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--identity", action="store_true", help="count sequences that depend on the number of slots")
     args = parser.parse_args()
-    directory, language = benchmark.ground_truth(args.model, args.max_length)
+    directory, language = benchmark.ground_truth(args.model, args.max_length, args.out)
     size = (args.num_sequences, args.max_length)
     if args.identity:
         return count_differing(benchmark.load(directory, "float32"), language, *size)

@@ -10,6 +10,7 @@ takes a night on a laptop; --num_sequences 50 takes some minutes.
 
 import argparse
 import statistics
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,12 +59,15 @@ def prepared(way: str, directory, num: int, max_length: int, batch_size: int):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a hub id, directory or GGUF (default: the cpu profile's SmolLM2, all its ids)")
+    parser.add_argument(
+        "--out", type=Path, default=benchmark.ROOT, help="where the model is kept (default: runs/benchmark)"
+    )
     parser.add_argument("--num_sequences", type=int, default=2000)
     parser.add_argument("--max_length", type=int, default=512)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_pairs", type=int, default=5)
     args = parser.parse_args()
-    directory, language = benchmark.ground_truth(args.model, args.max_length)
+    directory, language = benchmark.ground_truth(args.model, args.max_length, args.out)
     model = benchmark.load(directory, "float32")
     samples = spread(args.num_sequences, args.max_length, language.vocab_size)
     tokens = int(samples.num_scored.sum())

@@ -1,0 +1,125 @@
+"""How the cost of sampling, scoring and training grows: with the number of sequences, their length, the vocabulary.
+
+    python -m scripts.benchmark_scaling
+
+Each is varied over a decade around the cpu profile's teacher (random weights; a cost does not depend on them), the
+others kept. Time is the median of some runs in turn; memory is of a process of its own, above the weights. Draws
+figs/scaling.png and .pdf, and writes the numbers beside them.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from llm import config, files, likelihood, models, processes
+from llm.config import REPOSITORY, Experiment
+from llm.models import Language
+from llm.paths import TEACHER, Paths
+from llm.sampling import Stream, sample
+from llm.shards import Samples
+from llm.train import train
+from scripts.benchmark import peak_memory, timed
+
+CENTRE = {"num_sequences": 512, "max_length": 64, "vocab_size": 8192}
+VARIED = {
+    "num_sequences": (256, 512, 1024, 2560),
+    "max_length": (32, 64, 128, 320),
+    "vocab_size": (4096, 8192, 16384, 40960),
+}
+STAGES = ("sampling", "scoring", "training")
+
+
+def prepare(stage: str, num_sequences: int, max_length: int, vocab_size: int):
+    """The work of one stage at one size, ready to run."""
+    values = config.read_yaml(config.find_profile("cpu"))
+    values["teacher"]["max_position_embeddings"] = values["student"]["max_position_embeddings"] = max_length
+    values |= {"max_length": max_length, "vocab_size": vocab_size, "num_train": num_sequences, "teacher_epochs": 1}
+    experiment: Experiment = config.build(values)
+    language = Language(vocab_size, experiment.prompt, ())
+    model = models.build(experiment.teacher, "teacher", language, seed=0).to(processes.state().device)
+    rng = np.random.default_rng(0)
+    samples = Samples.of(
+        [rng.integers(vocab_size, size=max_length) for _ in range(num_sequences)], 1, np.zeros(num_sequences)
+    )
+
+    def sampling():
+        arguments = dict(temperature=1.0, max_length=max_length, batch_size=experiment.sampling_batch_size)
+        sample(model.eval(), language, range(num_sequences), stream=Stream.of("benchmark"), **arguments)
+
+    def scoring():
+        likelihood.log_likelihood(model.eval(), samples, experiment.scoring_batch_size)
+
+    def training():
+        with tempfile.TemporaryDirectory() as directory:
+            train(model, samples, TEACHER, 0, experiment, Paths(Path(directory)))
+
+    return {"sampling": sampling, "scoring": scoring, "training": training}[stage]
+
+
+def measure(num_runs: int) -> dict:
+    """{what varies: {stage: {"size": [...], "seconds": [...], "megabytes": [...]}}}"""
+    points = [(name, size) for name, sizes in VARIED.items() for size in sizes]
+    result = {name: {stage: {"size": [], "seconds": [], "megabytes": []} for stage in STAGES} for name in VARIED}
+    with processes.progress("sizes", len(points) * len(STAGES), unit="size") as bar:
+        for name, size in points:
+            for stage in STAGES:
+                sizes = CENTRE | {name: size}
+                work = prepare(stage, **sizes)
+                work()
+                seconds = statistics.median(timed(work)[0] for _ in range(num_runs))
+                row = result[name][stage]
+                row["size"].append(size)
+                row["seconds"].append(round(seconds, 3))
+                row["megabytes"].append(round(peak_memory(prepare, stage, *sizes.values()) / 1e6, 1))
+                bar.update()
+    return result
+
+
+def draw(result: dict):
+    """Time above, memory below; a column for each quantity that varies."""
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    from scripts.style import COLOURS, COLUMN_INCHES, plt
+
+    colours = dict(zip(STAGES, (COLOURS["student"], COLOURS["student_direct"], COLOURS["teacher"]), strict=True))
+    titles = {"num_sequences": "sequences", "max_length": "tokens a sequence", "vocab_size": "ids"}
+    figure, axes = plt.subplots(2, 3, figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES), sharey="row", sharex="col")
+    for column, name in zip(axes.T, result, strict=True):
+        for axis, quantity in zip(column, ("seconds", "megabytes"), strict=True):
+            for stage in STAGES:
+                row = result[name][stage]
+                axis.loglog(row["size"], row[quantity], "o-", color=colours[stage], markersize=3, label=stage)
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_xticks(row["size"], [f"{size:,}" for size in row["size"]], rotation=45, ha="right")
+        column[1].set_xlabel(titles[name])
+    axes[0, 0].set_ylabel("seconds")
+    axes[1, 0].set_ylabel("MB above the weights")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num_runs", type=int, default=3)
+    parser.add_argument("--figures", type=Path, default=REPOSITORY / "figs")
+    parser.add_argument("--redraw", action="store_true", help="draw figs/scaling.json again, measure nothing")
+    args = parser.parse_args()
+    from scripts.style import save
+
+    result = files.read_json(args.figures / "scaling.json") if args.redraw else measure(args.num_runs)
+    if result is None:
+        raise config.UsageError(f"{args.figures / 'scaling.json'} is not there: run without --redraw")
+    files.write_json(args.figures / "scaling.json", result)
+    save(draw(result), args.figures, "scaling")
+    for name, stages in result.items():
+        for stage, row in stages.items():
+            low, high = (row["seconds"][k] / row["size"][k] for k in (0, -1))
+            print(f"{stage} over {name}: the cost of one at 10 times as many is {high / low:.2f} of the first's")
+
+
+if __name__ == "__main__":
+    config.run(main)

@@ -1,0 +1,87 @@
+"""The benchmarks run, and count what they say they count. Nothing is timed here."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import run, tiny_llama
+
+from llm.models import Language
+from scripts.benchmark_sampling import ends_for, generate, matrix_products, ours
+from scripts.benchmark_scoring import padded, spread
+
+
+@pytest.fixture(scope="module")
+def model_directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    tiny_llama(1, vocab_size=600).save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    "script, arguments, told",
+    [
+        ("sampling", ["--num_sequences", "6", "--max_length", "12", "--dtype", "float32"], "ours over generate"),
+        ("sampling", ["--num_sequences", "6", "--max_length", "12", "--identity"], "6 slots against 1: 0 of 6"),
+        ("scoring", ["--num_sequences", "6", "--max_length", "16", "--batch_size", "4"], "ours over padded"),
+        ("training", ["--num_sequences", "32", "--max_length", "16"], "ours over Trainer"),
+    ],
+)
+def test_it_runs(script, arguments, told, model_directory, tmp_path):
+    if script != "training":
+        arguments = ["--model", str(model_directory), "--out", str(tmp_path), *arguments]
+    done = run(sys.executable, "-m", f"scripts.benchmark_{script}", "--num_pairs", "1", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
+
+
+def test_scaling_is_redrawn_from_its_numbers(tmp_path):
+    from llm.config import REPOSITORY
+
+    (tmp_path / "scaling.json").write_bytes((REPOSITORY / "figs" / "scaling.json").read_bytes())
+    done = run(sys.executable, "-m", "scripts.benchmark_scaling", "--redraw", "--figures", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    assert (
+        run(sys.executable, "-m", "scripts.benchmark_scaling", "--redraw", "--figures", "/nonexistent").returncode == 2
+    )
+
+
+def test_useful_tokens_of_generate():
+    """With ids that end a sequence, what it is padded with does not count; without, everything does."""
+    model, prompt = tiny_llama(1, vocab_size=50), (7,)
+    torch.manual_seed(0)
+    assert generate(model, Language(50, prompt, ()), 10, 12) == 10 * 11
+    torch.manual_seed(0)
+    early = generate(model, Language(50, prompt, tuple(range(20))), 10, 12)
+    assert 10 <= early < 10 * 11
+    assert generate(model, Language(50, prompt, tuple(range(50))), 10, 12) == 10  # every first id ends
+
+
+def test_ends_make_the_mean_length():
+    model = tiny_llama(1, vocab_size=50)
+    whole = ours(model, Language(50, (7,), ()), 400, 40)
+    ends = ends_for(whole, 10, 50)
+    assert ours(model, Language(50, (7,), ends), 400, 40).lengths.mean() == pytest.approx(10, abs=4)
+
+
+def test_matrix_products_are_the_models_linear_layers(monkeypatch):
+    model, shapes = tiny_llama(1), []
+    linear = torch.nn.functional.linear
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.nn.functional, "linear", lambda *a: shapes.append(tuple(a[1].shape)) or linear(*a))
+        matrix_products(model, 4, 1)
+        alone = sorted(shapes)
+        shapes.clear()
+        with torch.inference_mode():
+            model(input_ids=torch.zeros(4, 1, dtype=torch.long))
+    assert alone == sorted(shapes)
+
+
+def test_the_scoring_baseline_scores_the_same():
+    from llm.likelihood import log_likelihood
+
+    model = tiny_llama(1, vocab_size=50)
+    samples = spread(20, 30, 50)
+    assert np.allclose(padded(model, samples, 4), log_likelihood(model, samples, 4), atol=1e-4)
