@@ -78,7 +78,7 @@ class Experiment:
     num_bootstrap: int = setting(int, "bootstrap resamples of an interval", low=100)
     shard_size: int = setting(int, "sequences in a shard of samples", low=1)
     micro_batch_size: int = setting(int, "sequences in one forward-backward pass", low=1, speed_only=True)
-    sampling_batch_size: int = setting(int, "sequences drawn at once, or as many as fit into memory", low=1, speed_only=True)
+    sampling_batch_size: int = setting(int, "sequences drawn at once, or those that fit", low=1, speed_only=True)
     scoring_batch_size: int = setting(int, "sequences scored at once", low=1, speed_only=True)
     tracker: str = setting(str, "experiment tracker, through accelerate", choices=TRACKERS, speed_only=True)
 

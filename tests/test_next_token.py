@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from llm.next_token import IGNORED, NextTokenLoss
 
 VOCABULARY = 40
-SIZE = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+SIZE = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, intermediate_size=48)
+SIZE |= dict(num_attention_heads=4, num_key_value_heads=4)
 MODELS = {  # and whether the head is applied block by block
     "llama": (SIZE | dict(tie_word_embeddings=True), True),
     "qwen2": (SIZE | dict(tie_word_embeddings=False), True),
