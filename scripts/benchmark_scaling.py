@@ -23,11 +23,11 @@ from llm.shards import Samples
 from llm.train import train
 from scripts.benchmark import peak_memory, timed
 
-CENTRE = {"num_sequences": 512, "max_length": 64, "vocab_size": 8192}
+CENTRE = {"num_sequences": 256, "max_length": 64, "vocab_size": 8192}
 VARIED = {
-    "num_sequences": (256, 512, 1024, 2560),
-    "max_length": (32, 64, 128, 320),
-    "vocab_size": (4096, 8192, 16384, 40960),
+    "num_sequences": (256, 800, 2560),
+    "max_length": (32, 100, 320),
+    "vocab_size": (4096, 12800, 40960),
 }
 STAGES = ("sampling", "scoring", "training")
 
@@ -96,8 +96,12 @@ def draw(result: dict):
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_xticks(row["size"], [f"{size:,}" for size in row["size"]], rotation=45, ha="right")
         column[1].set_xlabel(titles[name])
+    for row, ticks in zip(axes, ((0.3, 1, 3, 10), (50, 100, 200, 400)), strict=True):
+        row[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        row[0].yaxis.set_minor_locator(NullLocator())
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("MB above the weights")
+    figure.align_xlabels()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
