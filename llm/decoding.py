@@ -65,10 +65,14 @@ def decoder(model: PreTrainedModel, num_slots: int, max_length: int) -> Iterator
 def fitting_batch_size(model: PreTrainedModel, max_length: int, at_most: int) -> int:
     """How many slots fit into half of the memory that is free: `at_most`, or that halved until it fits."""
     text = model.config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    num_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    cache = 2 * text.num_hidden_layers * num_heads * head_dim * max_length * model.dtype.itemsize
     logits = text.vocab_size * (model.dtype.itemsize + 8)  # as they come, and in float32 with their exponentials
+    cache = 0
+    if not _attends_to_everything(model, max_length):
+        logits *= max_length  # without a cache they are of the whole sequence
+    else:
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        num_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        cache = 2 * text.num_hidden_layers * num_heads * head_dim * max_length * model.dtype.itemsize
     on_gpu = model.device.type == "cuda"
     free = torch.cuda.mem_get_info(model.device)[0] if on_gpu else psutil.virtual_memory().available
     while at_most > 1 and at_most * (cache + logits) > free / 2:

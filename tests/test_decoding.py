@@ -84,6 +84,15 @@ def test_the_batch_is_halved_until_it_fits(monkeypatch):
     assert fitting_batch_size(model, 100, 256) == 1
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_can_be_drawn_as_a_set(name, tmp_path):
+    model, _ = tiny(name)
+    values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "prompt": [1]}
+    sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path)
+    draw_set(sample_set, model, Language(VOCABULARY, (1,), (3,)), config.build(values))
+    assert len(shards.read(tmp_path)) == 5
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
