@@ -16,6 +16,8 @@ from typing import NoReturn
 
 import yaml
 
+from llm import processes
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROFILES = REPOSITORY / "llm" / "profiles"
 DTYPES = ("float32", "bfloat16")
@@ -77,6 +79,7 @@ class Experiment:
 
     num_bootstrap: int = setting(int, "bootstrap resamples of an interval", low=100)
     shard_size: int = setting(int, "sequences in a shard of samples", low=1)
+    save_steps: int = setting(int, "optimiser steps between states to resume a training from", low=1, speed_only=True)
     micro_batch_size: int = setting(int, "sequences in one forward-backward pass", low=1, speed_only=True)
     sampling_batch_size: int = setting(int, "sequences drawn at once, or those that fit", low=1, speed_only=True)
     scoring_batch_size: int = setting(int, "sequences scored at once", low=1, speed_only=True)
@@ -236,7 +239,8 @@ def parse(doc: str, argv: list[str] | None = None, **options: dict) -> tuple[Exp
 
 
 def run(entry: Callable[[], None]) -> NoReturn:
-    """Call an entry's main; a UsageError becomes one line on stderr and exit code 2."""
+    """Call an entry's main; a UsageError becomes one line on stderr and exit code 2, a signal 128 + its number."""
+    processes.stop_on_signals()
     try:
         entry()
     except UsageError as error:
@@ -245,7 +249,7 @@ def run(entry: Callable[[], None]) -> NoReturn:
     except OSError as error:  # a full disk, a read-only directory: not a fault of the code, so no traceback
         print(f"error: {error}; what is complete is kept, run the same command again to go on", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except processes.Stopped as stopped:
         print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + stopped.number)
     sys.exit(0)

@@ -44,6 +44,25 @@ def table(selections: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def select_all(jobs: list[tuple[str, int]], experiment: Experiment, where: Paths, everything: bool) -> None:
+    """Select a checkpoint of each model that has none selected; results/perplexity.json if these are all models."""
+    samples = shards.read(where.samples(Source(GROUND_TRUTH), "validation"))
+    for name, seed in jobs:
+        if paths.selected_epoch(where, name, seed) is not None:
+            say(f"complete: {name} seed {seed} is scored on validation")
+            continue
+        selection = select(name, seed, samples, experiment, where)
+        if processes.is_main():
+            files.write_record(where.selection(name, seed), selection)
+    if processes.is_main():
+        selections = [files.read_record(where.selection(name, seed)) for name, seed in jobs]
+        say(table(selections))
+        if everything:
+            files.write_json(
+                where.result("perplexity"), {"split": "validation", "unit": "per token", "models": selections}
+            )
+
+
 def main() -> None:
     options = {
         "models": dict(choices=(TEACHER, "all"), default="all", help="whose checkpoints to score (default: all)")
@@ -62,23 +81,10 @@ def main() -> None:
     if shards.read_manifest(validation) is None:
         raise UsageError(f"{validation} is not complete: run bash run_generate_data.sh first")
     for name, seed in jobs:
-        if not where.training(name, seed).is_file():
+        if files.read_record(where.training(name, seed)) is None:
             raise UsageError(f"{name} seed {seed} is not trained: run bash run_train.sh first")
-    samples = shards.read(validation)
-    for name, seed in jobs:
-        if paths.selected_epoch(where, name, seed) is not None:
-            say(f"complete: {name} seed {seed} is scored on validation")
-            continue
-        selection = select(name, seed, samples, experiment, where)
-        if processes.is_main():
-            files.write_json(where.selection(name, seed), selection)
-    if processes.is_main():
-        selections = [files.read_json(where.selection(name, seed)) for name, seed in jobs]
-        say(table(selections))
-        if args.models == "all":
-            files.write_json(
-                where.result("perplexity"), {"split": "validation", "unit": "per token", "models": selections}
-            )
+    with paths.writing(where, experiment):
+        select_all(jobs, experiment, where, everything=args.models == "all")
 
 
 if __name__ == "__main__":

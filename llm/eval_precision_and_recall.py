@@ -211,6 +211,20 @@ def report(result: dict, experiment: Experiment) -> str:
     return "\n".join(lines)
 
 
+def evaluate(ground_truth: Model, evaluated: list[Model], experiment: Experiment, where: Paths) -> None:
+    """Make the samples and scores that are missing, the result file, and the printed report."""
+    test = test_set(ground_truth, experiment, where)
+    for model in evaluated:
+        complete_samples(model, experiment, where)
+        complete_scores(model, [test_set(model, experiment, where), test], experiment, where)
+    drawn = [test_set(model, experiment, where) for model in evaluated]
+    complete_scores(ground_truth, [test, *drawn], experiment, where)
+    if processes.is_main():
+        result = summarise(ground_truth, evaluated, experiment, where)
+        files.write_json(where.result("precision_recall"), result)
+        say(report(result, experiment))
+
+
 def main() -> None:
     experiment, root, args = config.parse(__doc__)
     where = Paths(root)
@@ -232,15 +246,8 @@ def main() -> None:
         if epoch is None:
             raise UsageError(f"no checkpoint of {name} seed {seed} is selected: run bash run_eval_perplexity.sh first")
         evaluated.append(Model(name, seed, where.checkpoint(name, seed, epoch)))
-    for model in evaluated:
-        complete_samples(model, experiment, where)
-        complete_scores(model, [test_set(model, experiment, where), test], experiment, where)
-    drawn = [test_set(model, experiment, where) for model in evaluated]
-    complete_scores(ground_truth, [test, *drawn], experiment, where)
-    if processes.is_main():
-        result = summarise(ground_truth, evaluated, experiment, where)
-        files.write_json(where.result("precision_recall"), result)
-        say(report(result, experiment))
+    with paths.writing(where, experiment):
+        evaluate(ground_truth, evaluated, experiment, where)
 
 
 if __name__ == "__main__":

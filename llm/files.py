@@ -1,5 +1,9 @@
-"""Files that are either whole or not there: write beside the target, then rename over it."""
+"""Files that are either whole or not there: write beside the target, then rename over it.
 
+A directory that was written at once carries a seal, the hashes of its files, against which it is verified when read.
+"""
+
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +25,8 @@ def _sync(path: Path) -> None:
 def atomic(target: Path) -> Iterator[Path]:
     """A temporary path beside `target`, for a file or a directory, that becomes `target` when the block succeeds.
 
-    After a crash the target is absent or complete. A block that raises leaves nothing behind.
+    After a crash the target is absent or complete. A block that raises leaves nothing behind. OSError with the path and
+    the bytes written so far where the disk is full, whatever the library that was writing makes of it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -35,11 +40,31 @@ def atomic(target: Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, target)
         _sync(target.parent)
+    except Exception as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            told = f"disk full after {size(temporary):,} bytes of it"
+            raise OSError(errno.ENOSPC, told, str(target)) from error
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a directory; 0 where there is nothing."""
+    parts = path.rglob("*") if path.is_dir() else [path]
+    return sum(part.stat().st_size for part in parts if part.is_file())
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what killed processes left of `atomic`. Only for the one that may write below root."""
+    for path in root.rglob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -62,6 +87,43 @@ def read_json(path: Path) -> dict | None:
     return value if isinstance(value, dict) else None
 
 
+def write_record(path: Path, value: dict) -> None:
+    """A JSON file that carries the hash of its own content."""
+    write_json(path, value | {"sha256": _digest(value)})
+
+
+def read_record(path: Path) -> dict | None:
+    """What `write_record` wrote; None where it is missing or any of it has changed."""
+    value = read_json(path)
+    if value is None or value.pop("sha256", None) != _digest(value):
+        return None
+    return value
+
+
+def _digest(value: dict) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SEAL = "sha256.json"
+
+
+def seal(directory: Path) -> None:
+    """Record the hash of every file of a directory in it, as the last thing that is written there."""
+    names = sorted(path.name for path in directory.iterdir())
+    write_json(directory / SEAL, {name: sha256(directory / name) for name in names})
+
+
+def broken_seal(directory: Path) -> str | None:
+    """The first file of a sealed directory that is missing, damaged or foreign; None where all is as it was sealed."""
+    sealed = read_json(directory / SEAL)
+    if sealed is None:
+        return SEAL
+    present = {path.name for path in directory.iterdir()} - {SEAL}
+    if different := present ^ sealed.keys():
+        return min(different)
+    return next((name for name, told in sealed.items() if sha256(directory / name) != told), None)

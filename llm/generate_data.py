@@ -9,7 +9,7 @@ to the same bytes. run_generate_data.sh calls this first, and run_train.sh calls
 
 from pathlib import Path
 
-from llm import config, models, paths, processes, shards
+from llm import config, models, paths, preflight, processes, shards
 from llm.config import Experiment
 from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
 from llm.processes import say
@@ -37,11 +37,15 @@ def complete(sets: list[SampleSet], directory: Path, experiment: Experiment, whe
             say(f"complete: {each.describe()}")
     if not todo:
         return
+    language = models.read_language(where)
+    todo_bytes = sum(
+        preflight.sample_bytes(each.num_sequences, experiment.max_length, language.vocab_size) for each in todo
+    )
+    preflight.need_disk(where.root, todo_bytes, "sampling")
     state = processes.state()
     device = state.device
     dtype = models.native_dtype(experiment.sampling_dtype, device)
     model = models.load(directory, dtype, device)
-    language = models.read_language(where)
     say(f"sampling in {str(dtype).removeprefix('torch.')} on {device.type}, processes: {state.num_processes}")
     for each in todo:
         draw_set(each, model, language, experiment)
@@ -66,17 +70,14 @@ def plan(experiment: Experiment, where: Paths) -> None:
         say(f"sample {each}: {each.num_sequences:,} sequences, at most {tokens:,} tokens -> {each.directory} ({state})")
 
 
-def main() -> None:
-    experiment, root, args = config.parse(__doc__)
-    where = Paths(root)
-    paths.check_config(where, experiment)
-    if args.dry_run:
-        say(config.render(experiment))
-        return plan(experiment, where)
-    models.check(experiment, where)
-    if models.read_language(where) is None or processes.count() > 1:
+def draw_everything(experiment: Experiment, where: Paths) -> None:
+    """p* if it is not kept yet or damaged, its sample sets, and those of every teacher that there is."""
+    damaged = models.damaged_ground_truth(where)
+    if damaged or processes.count() > 1:
         with processes.state().main_process_first():  # entered by all: the others must wait for p*, not look for it
-            if models.read_language(where) is None:
+            if damaged := models.damaged_ground_truth(where):
+                if where.ground_truth.is_dir():
+                    say(f"{where.ground_truth / damaged} is missing or damaged")
                 say(config.render(experiment))
                 say(f"preparing p* in {where.ground_truth}")
                 models.prepare_ground_truth(experiment, where)
@@ -91,6 +92,19 @@ def main() -> None:
             say(f"the teacher of seed {seed} is not there yet: run_train.sh trains it and then makes its samples")
         else:
             complete(teacher_sets(experiment, where, seed), where.checkpoint(TEACHER, seed, epoch), experiment, where)
+
+
+def main() -> None:
+    experiment, root, args = config.parse(__doc__)
+    where = Paths(root)
+    paths.check_config(where, experiment)
+    if args.dry_run:
+        say(config.render(experiment))
+        return plan(experiment, where)
+    models.check(experiment, where)
+    preflight.need_disk(where.root, 0, "an experiment")
+    with paths.writing(where, experiment):
+        draw_everything(experiment, where)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.config import Experiment, UsageError
-from llm.files import atomic, read_json, write_json
-from llm.paths import Paths, claim
+from llm.files import SEAL, atomic, broken_seal, read_json, seal, sha256, write_json
+from llm.paths import GROUND_TRUTH, Paths, claim
 
 if TYPE_CHECKING:
     import torch
@@ -219,13 +219,20 @@ def prepare_ground_truth(experiment: Experiment, paths: Paths) -> Language:
         if tokenizer is not None:
             tokenizer.save_pretrained(directory)
         write_json(directory / "distribution.json", {"source": experiment.ground_truth, **asdict(language)})
+        seal(directory)
     return language
 
 
+def damaged_ground_truth(paths: Paths) -> str | None:
+    """The first file of p* that is missing or not as it was written; None where p* is whole."""
+    return broken_seal(paths.ground_truth)
+
+
 def read_language(paths: Paths) -> Language | None:
-    """What p* settled; None where p* has not been prepared."""
-    saved = read_json(paths.ground_truth / "distribution.json")
-    if saved is None:
+    """What p* settled; None where p* has not been prepared, or this is not as it was written."""
+    path = paths.ground_truth / "distribution.json"
+    sealed, saved = read_json(paths.ground_truth / SEAL), read_json(path)
+    if sealed is None or saved is None or sealed.get(path.name) != sha256(path):
         return None
     return Language(saved["vocab_size"], tuple(saved["prompt_ids"]), tuple(saved["eos_token_ids"]))
 
@@ -293,9 +300,15 @@ def build(spec: str | dict, role: str, language: Language, seed: int) -> "PreTra
 
 
 def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreTrainedModel":
-    """A saved model in evaluation mode. The dtype is asked for, since a checkpoint's own may be bfloat16."""
+    """A saved model in evaluation mode, verified. The dtype is asked for, since a checkpoint's own may be bfloat16.
+
+    UsageError naming a file that is missing, damaged or foreign, and what makes it again.
+    """
     from transformers import AutoModelForCausalLM
 
+    if bad := broken_seal(directory):
+        mend = "run_generate_data.sh" if directory.name == GROUND_TRUTH else "run_train.sh"
+        raise UsageError(f"{directory / bad} is missing or damaged: run bash {mend}, which makes it again")
     _quiet()
     return (
         AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, local_files_only=True)

@@ -6,17 +6,26 @@
   samples/ground_truth/tau1.00/train/                      shard-00000.parquet ... manifest.json
   samples/teacher/tau0.80/seed0/train/                     models that were trained have a seed
   samples/student_tau0.80/tau1.00/seed0/test/
-  checkpoints/student_tau0.80/seed0/epoch-1/               and training.json, log.jsonl, selection.json beside it
+  checkpoints/student_tau0.80/seed0/epoch-1/               state-* while it trains; beside them
+                                                           training.json, log.jsonl, selection.json
   scores/student_direct/seed0/test/by_ground_truth.parquet
   results/                                                 perplexity.json  precision_recall.json
   figures/
 """
 
+import fcntl
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from llm import files, processes
 from llm.config import Experiment, UsageError
-from llm.files import read_json, write_json
+from llm.files import read_json, read_record, write_json
 
 GROUND_TRUTH, TEACHER, DIRECT = "ground_truth", "teacher", "student_direct"
 
@@ -59,6 +68,10 @@ class Paths:
         return self.root / "config.json"
 
     @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
     def ground_truth(self) -> Path:
         return self.root / GROUND_TRUTH
 
@@ -74,6 +87,10 @@ class Paths:
 
     def checkpoint(self, model: str, seed: int, epoch: int) -> Path:
         return self.checkpoints(model, seed) / f"epoch-{epoch}"
+
+    def state(self, model: str, seed: int, step: int) -> Path:
+        """What a training resumes from, after so many optimiser steps."""
+        return self.checkpoints(model, seed) / f"state-{step}"
 
     def training(self, model: str, seed: int) -> Path:
         return self.checkpoints(model, seed) / "training.json"
@@ -103,7 +120,7 @@ def training_source(model: str, seed: int, experiment: Experiment) -> Source:
 
 def selected_epoch(paths: Paths, model: str, seed: int) -> int | None:
     """The epoch whose checkpoint has the lowest validation perplexity; None before that has been measured."""
-    selection = read_json(paths.selection(model, seed))
+    selection = read_record(paths.selection(model, seed))
     return selection["best_epoch"] if selection else None
 
 
@@ -111,6 +128,8 @@ def check_config(paths: Paths, experiment: Experiment) -> None:
     """UsageError where the directory was made by an experiment whose results would differ from this one's."""
     made_by = read_json(paths.config)
     if made_by is None:
+        if paths.config.exists():
+            raise UsageError(f"{paths.config} is damaged: delete it if these settings made what is beside it")
         return
     mine = experiment.defining()
     differing = [key for key in mine.keys() | made_by.keys() if mine.get(key) != made_by.get(key)]
@@ -123,3 +142,31 @@ def claim(paths: Paths, experiment: Experiment) -> None:
     """Record the configuration in the experiment's directory, before anything else is written there."""
     check_config(paths, experiment)
     write_json(paths.config, experiment.defining())
+
+
+@contextmanager
+def writing(paths: Paths, experiment: Experiment) -> Iterator[None]:
+    """Be the only run that writes in the experiment's directory; what killed ones left half written is removed.
+
+    The lock is the operating system's and dies with its process; .lock only says whose it is. Of a run of several
+    processes the main one holds it. UsageError where another run has it, or has meanwhile made another experiment here.
+    """
+    if not processes.is_main():
+        yield
+        return
+    paths.root.mkdir(parents=True, exist_ok=True)
+    with paths.lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another run"
+            raise UsageError(f"{paths.root} is being written by {holder}: wait for it, or choose another OUT") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} ({shlex.join(sys.orig_argv[1:4])})\n")
+        file.flush()
+        check_config(paths, experiment)
+        files.remove_leftovers(paths.root)
+        if read_json(paths.config) is None and paths.ground_truth.is_dir():
+            claim(paths, experiment)
+        yield

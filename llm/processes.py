@@ -1,7 +1,10 @@
-"""The processes of a run and their devices: one, or as many as `accelerate launch` started."""
+"""The processes of a run, their devices and their signals: one process, or as many as torchrun started."""
 
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -49,3 +52,45 @@ def progress(description: str, total: int, unit: str = "tok") -> tqdm:
         file=sys.stderr,
         mininterval=0.5,
     )
+
+
+# ---------------------------------------------------------------------------------------------------- signals
+
+
+class Stopped(KeyboardInterrupt):
+    """The process was told to end, by Ctrl-C or by a scheduler."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, frame: object) -> None:
+    _handle(lambda *_: None)  # a second signal must not interrupt the cleaning up after the first
+    raise Stopped(number)
+
+
+def _handle(handler: Callable) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def stop_on_signals() -> None:
+    """From here on SIGINT and SIGTERM raise `Stopped`, so that temporary files are removed and locks released."""
+    _handle(_stop)
+
+
+@contextmanager
+def stopping_between_steps() -> Iterator[Callable[[], int | None]]:
+    """Within the block a signal only takes note; the function it gives returns the signal's number, or None.
+
+    For work that has something to save before it stops.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted: list[int] = []
+    _handle(lambda number, frame: noted.append(number))
+    try:
+        yield lambda: noted[0] if noted else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

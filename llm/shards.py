@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm.config import UsageError
-from llm.files import atomic, read_json, sha256, write_json
+from llm.files import atomic, read_record, sha256, write_record
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def read_shard(path: Path, indices: range) -> Samples:
 
 
 def read_manifest(directory: Path) -> dict | None:
-    """The manifest of a complete sample set, else None."""
-    return read_json(directory / "manifest.json")
+    """The manifest of a complete sample set; None where there is none, or it is not as it was written."""
+    return read_record(directory / "manifest.json")
 
 
 def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: dict) -> None:
@@ -137,14 +137,19 @@ def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: 
         "drawn": drawn,
         "shards": rows,
     }
-    write_json(directory / "manifest.json", manifest)
+    write_record(directory / "manifest.json", manifest)
+
+
+def refuse_foreign(directory: Path, names: set[str]) -> None:
+    """UsageError where a sample set's directory holds another file than its shards and its manifest."""
+    present = directory.iterdir() if directory.is_dir() else ()
+    if foreign := sorted(p.name for p in present if p.name not in names | {"manifest.json"} and p.suffix != ".tmp"):
+        raise UsageError(f"{directory / foreign[0]} is not part of this sample set: move it away")
 
 
 def damaged(directory: Path, manifest: dict) -> list[str]:
     """Names of the shards whose bytes are not those of the manifest. UsageError for a file that is not of the set."""
-    names = {row["name"] for row in manifest["shards"]} | {"manifest.json"}
-    if foreign := sorted(p.name for p in directory.iterdir() if p.name not in names and p.suffix != ".tmp"):
-        raise UsageError(f"{directory / foreign[0]} is not part of this sample set: move it away")
+    refuse_foreign(directory, {row["name"] for row in manifest["shards"]})
     return [
         row["name"]
         for row in manifest["shards"]
@@ -177,12 +182,13 @@ def missing_shards(directory: Path, num_sequences: int, shard_size: int) -> list
     if manifest is not None:
         return [int(Path(name).stem.removeprefix("shard-")) for name in damaged(directory, manifest)]
 
+    ranges = shard_indices(num_sequences, shard_size)
+    refuse_foreign(directory, {shard_path(directory, shard).name for shard in range(len(ranges))})
+
     def readable(shard: int, indices: range) -> bool:
         try:
             return bool(len(read_shard(shard_path(directory, shard), indices)))
         except UsageError:
             return False
 
-    return [
-        shard for shard, indices in enumerate(shard_indices(num_sequences, shard_size)) if not readable(shard, indices)
-    ]
+    return [shard for shard, indices in enumerate(ranges) if not readable(shard, indices)]

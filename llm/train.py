@@ -6,29 +6,33 @@
 A model starts from random weights and maximises the log-likelihood of generated tokens (EOS included; prompt and
 padding excluded) with AdamW and the warm-up, stable, decay schedule. Each epoch leaves a checkpoint, each step a line
 in log.jsonl. The students of one seed share their initial weights and their order of data, so that what differs between
-them is what they were trained on. A trained model is left alone; an interrupted one starts again.
+them is what they were trained on. A trained model is left alone; an interrupted one goes on from its last state, to the
+weights that it would have had (llm/resume.py).
 """
 
 import importlib.util
 import json
 import math
 import os
+import shutil
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import config, files, models, paths, processes, shards
+from llm import config, files, models, paths, preflight, processes, resume, shards
 from llm.config import Experiment, UsageError
 from llm.likelihood import padded_batch
-from llm.models import derive_seed
-from llm.paths import TEACHER, Paths
+from llm.models import Language, derive_seed
+from llm.paths import TEACHER, Paths, Source
 from llm.processes import say
 from llm.shards import Samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+NUM_STATES = 2  # the newest, and the one before in case the newest is damaged
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int) -> list[np.ndarray]:
@@ -55,11 +59,10 @@ def train(
     from accelerate import Accelerator
     from transformers import get_wsd_schedule
 
+    from llm.decoding import is_out_of_memory
     from llm.next_token import NextTokenLoss
 
     directory = where.checkpoints(name, seed)
-    directory.mkdir(parents=True, exist_ok=True)
-    where.selection(name, seed).unlink(missing_ok=True)  # it would speak of checkpoints that are about to be replaced
     title = f"{name} seed {seed}"
     low_precision = models.native_dtype(experiment.training_dtype, processes.state().device) == torch.bfloat16
     accelerator = Accelerator(
@@ -68,71 +71,123 @@ def train(
         log_with=None if experiment.tracker == "none" else experiment.tracker,
         project_dir=directory,
     )
+    if accelerator.is_main_process:
+        directory.mkdir(parents=True, exist_ok=True)
+        # They would speak of checkpoints that are about to be replaced.
+        where.selection(name, seed).unlink(missing_ok=True)
+        where.training(name, seed).unlink(missing_ok=True)
     named = {tracker: {"name": title} for tracker in ("wandb", "trackio")}
     accelerator.init_trackers(where.root.name, config={"model": name, "seed": seed}, init_kwargs=named)
     betas = (experiment.adam_beta1, experiment.adam_beta2)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), experiment.learning_rate, betas, weight_decay=experiment.weight_decay
+    adam = torch.optim.AdamW(
+        model.parameters(), experiment.learning_rate, betas, weight_decay=experiment.weight_decay, fused=True
     )
     epochs = experiment.epochs(name)
-    num_steps = epochs * math.ceil(len(samples) / experiment.batch_size)
+    steps_per_epoch = math.ceil(len(samples) / experiment.batch_size)
+    num_steps = epochs * steps_per_epoch
     num_warmup = math.ceil(experiment.warmup_fraction * num_steps)
     num_decay = min(math.ceil(experiment.decay_fraction * num_steps), num_steps - num_warmup)
     # Stepped once an optimiser step by every process; accelerate, given it, would step it once for each process.
-    schedule = get_wsd_schedule(optimizer, num_warmup, num_decay, num_steps, decay_type="linear")
-    loss_of, optimizer = accelerator.prepare(NextTokenLoss(model), optimizer)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    torch.manual_seed(derive_seed(experiment.seed, "dropout", role(name), seed, rank))
+    schedule = get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
+    loss_of, optimizer = accelerator.prepare(NextTokenLoss(model), adam)
     model.train()
 
-    step, started = 0, time.perf_counter()
+    with accelerator.main_process_first():  # the main one says what it skips, and shortens the log
+        state = next(resume.usable(name, seed, steps_per_epoch, where), None)
+        first = resume.step_of(state) if state else 0
+        before = resume.restore(state, model, adam, schedule) if state else 0.0
+        if accelerator.is_main_process:
+            resume.shorten(where.log(name, seed), first)
+    if state:
+        say(f"going on from {state}")
+    started = time.perf_counter() - before
     num_tokens = epochs * int(samples.num_scored.sum())
+    micro_batch_size = experiment.micro_batch_size
+
+    def save_state(step: int) -> None:
+        if accelerator.is_main_process:
+            log.flush()
+            os.fsync(log.fileno())
+            resume.save(where.state(name, seed, step), model, adam, schedule, time.perf_counter() - started)
+            for old in resume.states(name, seed, where)[NUM_STATES:]:
+                shutil.rmtree(old)
+
+    def backward(batch: np.ndarray) -> torch.Tensor:
+        """The gradient of this process's share of a global batch; that share of the loss."""
+        mine = batch[accelerator.process_index :: accelerator.num_processes]
+        # A process that a short last batch leaves without a row still takes part in the gradient's reduction.
+        weight = accelerator.num_processes if len(mine) else 0
+        parts = np.array_split(mine, math.ceil(len(mine) / micro_batch_size)) if len(mine) else [batch[:1]]
+        loss = torch.zeros((), device=accelerator.device)
+        for part in parts:
+            with nullcontext() if part is parts[-1] else accelerator.no_sync(loss_of):
+                ids, targets = (t.to(accelerator.device) for t in padded_batch(samples, part))
+                nats = loss_of(ids, targets).sum()
+                # Times the number of processes, because their gradients are averaged.
+                share = weight * nats / int(samples.num_scored[batch].sum())
+                accelerator.backward(share)
+                loss += share.detach()
+        return accelerator.reduce(loss, "mean")
+
     log_path = where.log(name, seed) if accelerator.is_main_process else os.devnull
-    with open(log_path, "w") as log, processes.progress(f"train {title}", num_tokens) as bar:
+    bar = processes.progress(f"train {title}", num_tokens)
+    with open(log_path, "a") as log, bar, processes.stopping_between_steps() as stopped:
         for epoch in range(1, epochs + 1):
             order_seed = derive_seed(experiment.seed, "order", role(name), seed, epoch)
-            for batch in epoch_batches(samples.lengths, experiment.batch_size, order_seed):
+            batches = epoch_batches(samples.lengths, experiment.batch_size, order_seed)
+            for step, batch in enumerate(batches, (epoch - 1) * steps_per_epoch + 1):
                 batch_tokens = int(samples.num_scored[batch].sum())
-                mine = batch[rank::world]
-                # A process that a short last batch leaves without a row still takes part in the gradient's reduction.
-                weight = world if len(mine) else 0
-                parts = (
-                    np.array_split(mine, math.ceil(len(mine) / experiment.micro_batch_size))
-                    if len(mine)
-                    else [batch[:1]]
+                bar.update(batch_tokens)
+                if step <= first:
+                    bar.initial += batch_tokens  # no part of this run's rate
+                    continue
+                torch.manual_seed(
+                    derive_seed(experiment.seed, "dropout", role(name), seed, step, accelerator.process_index)
                 )
-                loss = torch.zeros((), device=accelerator.device)
-                for part in parts:
-                    with nullcontext() if part is parts[-1] else accelerator.no_sync(loss_of):
-                        ids, targets = (t.to(accelerator.device) for t in padded_batch(samples, part))
-                        nats = loss_of(ids, targets).sum()
-                        share = weight * nats / batch_tokens  # times world, because processes' gradients are averaged
-                        accelerator.backward(share)
-                        loss += share.detach()
-                grad_norm = accelerator.clip_grad_norm_(model.parameters(), experiment.max_grad_norm)
+                while True:
+                    try:
+                        loss = backward(batch).item()
+                        break
+                    except RuntimeError as error:
+                        # Several processes would have to agree on it; they stop instead.
+                        if not is_out_of_memory(error) or micro_batch_size == 1 or accelerator.num_processes > 1:
+                            raise
+                    optimizer.zero_grad()
+                    micro_batch_size //= 2
+                    say(f"out of memory: the global batch in micro-batches of {micro_batch_size}")
+                grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), experiment.max_grad_norm))
                 learning_rate = schedule.get_last_lr()[0]
+                if not math.isfinite(loss) or not math.isfinite(grad_norm):
+                    kept = next(iter(resume.states(name, seed, where)), "none")
+                    raise UsageError(
+                        f"{title}: loss {loss}, gradient norm {grad_norm} at step {step}, learning rate "
+                        f"{learning_rate:g}; last good state: {kept}; lower learning_rate"
+                    )
                 optimizer.step()
                 optimizer.zero_grad()
                 schedule.step()
-                step += 1
                 row = {
                     "step": step,
                     "epoch": epoch,
-                    "loss": accelerator.reduce(loss, "mean").item(),
-                    "grad_norm": float(grad_norm),
+                    "loss": loss,
+                    "grad_norm": grad_norm,
                     "learning_rate": learning_rate,
                     "tokens": batch_tokens,
                 }
-                if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
-                    told = f"{title}: loss {row['loss']}, gradient norm {row['grad_norm']} at step {step}"
-                    raise UsageError(f"{told}: lower learning_rate ({learning_rate:g} there)")
                 log.write(json.dumps(row | {"seconds": round(time.perf_counter() - started, 3)}) + "\n")
                 accelerator.log(row, step=step)
-                bar.update(batch_tokens)
-                bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{row['loss']:.3f}", refresh=False)
-            if accelerator.is_main_process:
-                with files.atomic(where.checkpoint(name, seed, epoch)) as temporary:
-                    model.save_pretrained(temporary)
+                bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{loss:.3f}", refresh=False)
+                if step == epoch * steps_per_epoch and accelerator.is_main_process:
+                    with files.atomic(where.checkpoint(name, seed, epoch)) as temporary:
+                        model.save_pretrained(temporary)
+                        files.seal(temporary)
+                if (number := stopped()) or step % experiment.save_steps == 0:
+                    save_state(step)
+                if number:
+                    raise processes.Stopped(number)
+        if accelerator.is_main_process:
+            log.flush()
+            os.fsync(log.fileno())
     for (
         tracker
     ) in accelerator.trackers:  # not end_training(), which dissolves the processes' group before the next model
@@ -144,18 +199,38 @@ def train(
             "trained_on": paths.training_source(name, seed, experiment).relative.as_posix(),
             "num_parameters": model.num_parameters(),
             "num_epochs": epochs,
-            "num_steps": step,
+            "num_steps": num_steps,
             "num_tokens": num_tokens,
             "seconds": round(time.perf_counter() - started, 1),
             "experiment": experiment.to_dict(),
         }
-        files.write_json(where.training(name, seed), record)
+        files.write_record(where.training(name, seed), record)
+        resume.remove(name, seed, where)
     accelerator.wait_for_everyone()
 
 
 def role(name: str) -> str:
     """The role that names a model's architecture and its random streams: all students share theirs."""
     return TEACHER if name == TEACHER else "student"
+
+
+def train_all(jobs: list[tuple[str, int, Source]], language: Language, experiment: Experiment, where: Paths) -> None:
+    """Train each model (name, seed, the source of its training set) that is not trained yet."""
+    for name, seed, source in jobs:
+        if resume.is_trained(name, seed, experiment, where):
+            say(f"complete: {name} seed {seed} is trained")
+            if processes.is_main():
+                resume.remove(name, seed, where)
+            continue
+        weights_seed = derive_seed(experiment.seed, "weights", role(name), seed)
+        model = models.build(getattr(experiment, role(name)), role(name), language, weights_seed)
+        weights = 4 * model.num_parameters()
+        # A state has the weights and two moments; one more is written before the oldest goes.
+        kept = experiment.epochs(name) + 3 * (NUM_STATES + 1)
+        preflight.need_disk(where.checkpoints(name, seed), kept * weights, f"training {name} seed {seed}")
+        preflight.need_memory(3 * weights, f"training {name} seed {seed}")  # gradients and moments, beside the weights
+        say(f"training {name} seed {seed} ({model.num_parameters() / 1e6:.2f}M parameters) on {source.relative}/train")
+        train(model, shards.read(where.samples(source, "train")), name, seed, experiment, where)
 
 
 def main() -> None:
@@ -186,18 +261,8 @@ def main() -> None:
         if language is None or shards.read_manifest(where.samples(source, "train")) is None:
             mend = "run_generate_data.sh" if source.model == paths.GROUND_TRUTH else "run_train.sh"
             raise UsageError(f"{where.samples(source, 'train')} is not complete: run bash {mend} first")
-    for name, seed, source in jobs:
-        if where.training(name, seed).is_file():
-            say(f"complete: {name} seed {seed} is trained")
-            continue
-        model = models.build(
-            getattr(experiment, role(name)),
-            role(name),
-            language,
-            derive_seed(experiment.seed, "weights", role(name), seed),
-        )
-        say(f"training {name} seed {seed} ({model.num_parameters() / 1e6:.2f}M parameters) on {source.relative}/train")
-        train(model, shards.read(where.samples(source, "train")), name, seed, experiment, where)
+    with paths.writing(where, experiment):
+        train_all(jobs, language, experiment, where)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import contents, entry, run
 
-from llm import shards
+from llm import files, shards
 from llm.config import REPOSITORY
 
 SCRIPTS = ["run_generate_data.sh", "run_train.sh", "run_eval_perplexity.sh", "run_eval_precision_and_recall.sh"]
@@ -75,7 +75,7 @@ def test_the_selected_epoch_is_the_best(first):
         values = {row["epoch"]: row["perplexity"] for row in selection["epochs"]}
         assert selection["best_epoch"] == min(values, key=values.get)
         beside = root / "checkpoints" / selection["model"] / "seed0" / "selection.json"
-        assert json.loads(beside.read_text()) == selection
+        assert files.read_record(beside) == selection
 
 
 def test_lower_temperatures_give_samples_of_lower_entropy(first):
