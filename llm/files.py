@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 def _sync(path: Path) -> None:
@@ -50,6 +51,18 @@ def atomic(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[TextIO]:
+    """A text file to add lines to. OSError with the path and its bytes where the disk is full."""
+    try:
+        with path.open("a") as file:
+            yield file
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            raise OSError(errno.ENOSPC, f"disk full after {size(path):,} bytes of it", str(path)) from error
+        raise
 
 
 def size(path: Path) -> int:

@@ -17,6 +17,7 @@ import os
 import shutil
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -129,9 +130,9 @@ def train(
                 loss += share.detach()
         return accelerator.reduce(loss, "mean")
 
-    log_path = where.log(name, seed) if accelerator.is_main_process else os.devnull
+    log_path = where.log(name, seed) if accelerator.is_main_process else Path(os.devnull)
     bar = processes.progress(f"train {title}", num_tokens)
-    with open(log_path, "a") as log, bar, processes.stopping_between_steps() as stopped:
+    with files.appending(log_path) as log, bar, processes.stopping_between_steps() as stopped:
         for epoch in range(1, epochs + 1):
             order_seed = derive_seed(experiment.seed, "order", role(name), seed, epoch)
             batches = epoch_batches(samples.lengths, experiment.batch_size, order_seed)

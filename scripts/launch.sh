@@ -14,9 +14,23 @@ stage() {
   shift
   local arguments=(--profile "${PROFILE:-cpu}" ${OUT:+--out "$OUT"} "$@")
   if [[ ${NPROC:-1} == 1 ]]; then
-    python -m "$module" "${arguments[@]}"
+    forwarding_signals python -m "$module" "${arguments[@]}"
   else
     # Not `accelerate launch`, which starts a single process on a machine without GPUs; accelerate reads torchrun's.
-    torchrun --standalone --nproc-per-node "$NPROC" --module "$module" "${arguments[@]}"
+    forwarding_signals torchrun --standalone --nproc-per-node "$NPROC" --module "$module" "${arguments[@]}"
   fi
+}
+
+# Run a command so that a signal to this shell reaches it: alone, bash would die and leave its child running.
+forwarding_signals() {
+  "$@" &
+  local child=$! status
+  trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM
+  while true; do
+    status=0
+    wait "$child" || status=$?
+    kill -0 "$child" 2>/dev/null || break # a signal also ends the wait
+  done
+  trap - INT TERM
+  return "$status"
 }
