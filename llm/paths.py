@@ -15,7 +15,6 @@
 
 import fcntl
 import os
-import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -163,7 +162,7 @@ def writing(paths: Paths, experiment: Experiment) -> Iterator[None]:
             holder = file.read().strip() or "another run"
             raise UsageError(f"{paths.root} is being written by {holder}: wait for it, or choose another OUT") from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} ({shlex.join(sys.orig_argv[1:4])})\n")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})\n")
         file.flush()
         check_config(paths, experiment)
         files.remove_leftovers(paths.root)

@@ -43,12 +43,13 @@ def restore(directory: Path, model: "PreTrainedModel", optimizer: "Optimizer", s
 
     told = read_json(directory / "state.json")
     tensors = load_file(directory / "state.safetensors")
+    moments = {}
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for index, (name, parameter) in enumerate(model.named_parameters()):
             parameter.copy_(tensors.pop(f"weights.{name}"))
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
-            # "step" lies where the parameter does, as a fused AdamW wants it.
-            optimizer.state[parameter] = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in keys}
+            moments[index] = {key: tensors[f"{key}.{name}"] for key in keys}
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     schedule.load_state_dict(told["schedule"])
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate

@@ -80,9 +80,7 @@ def train(
     named = {tracker: {"name": title} for tracker in ("wandb", "trackio")}
     accelerator.init_trackers(where.root.name, config={"model": name, "seed": seed}, init_kwargs=named)
     betas = (experiment.adam_beta1, experiment.adam_beta2)
-    adam = torch.optim.AdamW(
-        model.parameters(), experiment.learning_rate, betas, weight_decay=experiment.weight_decay, fused=True
-    )
+    adam = torch.optim.AdamW(model.parameters(), experiment.learning_rate, betas, weight_decay=experiment.weight_decay)
     epochs = experiment.epochs(name)
     steps_per_epoch = math.ceil(len(samples) / experiment.batch_size)
     num_steps = epochs * steps_per_epoch

@@ -1,0 +1,112 @@
+"""A part of scripts/fault_injection.py, and what it leaves out: signals through bash, sockets, disk and memory."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import entry, run
+
+from llm import preflight
+from llm.config import REPOSITORY, UsageError
+
+SMALL = ["--num_train", "200", "--num_validation", "20", "--num_test", "20", "--temperatures", "1.0"]
+
+
+def test_faults_survive():
+    """Once each; all fault kinds but the two of which other tests have more."""
+    kinds = ["kill", "failpoint", "stop", "disk", "corrupt", "state", "pair"]
+    done = entry("scripts.fault_injection", "--tries", "1", "--only", *kinds)
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert {row[0] for row in rows} >= set(kinds) - {"disk"}
+    assert all(int(row[2]) >= 1 and row[2] == row[3] for row in rows)
+
+
+def test_a_signal_to_the_script_reaches_the_stage(tmp_path):
+    """A scheduler may signal the shell alone: the stage must end with it and let go of the directory."""
+    environment = {**os.environ, "PROFILE": "smoke", "OUT": str(tmp_path / "run"), "VIRTUAL_ENV": sys.prefix}
+    environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    script = ["bash", "run_generate_data.sh", "--num_train", "500000"]
+    process = subprocess.Popen(script, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run/samples").is_dir():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "interrupted: what is complete is kept" in errors and "Traceback" not in errors
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    again = entry("llm.train", "--models", "teacher", "--profile", "smoke", "--out", str(tmp_path / "run"))
+    assert "being written" not in again.stderr
+
+
+def test_a_second_run_is_told_who_writes(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from llm import config, paths\n"
+        "experiment, root, _ = config.parse('', sys.argv[1:])\n"
+        "with paths.writing(paths.Paths(root), experiment):\n"
+        "    print('locked', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    arguments = ["--profile", "smoke", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"locked\n"
+            began = time.monotonic()
+            done = entry("llm.generate_data", *arguments)
+            assert time.monotonic() - began < 5
+        finally:
+            holder.kill()
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"is being written by process {holder.pid} on " in done.stderr
+    assert entry("llm.generate_data", *arguments, *SMALL).returncode == 0  # the lock died with its process
+
+
+def test_no_socket_is_made(tmp_path):
+    code = (
+        "import runpy, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event in ('socket.connect', 'socket.bind', 'socket.getaddrinfo', 'urllib.Request'):\n"
+        "        raise SystemExit(f'a socket: {event} {arguments}')\n"
+        "sys.addaudithook(hook)\n"
+        "runpy.run_module(sys.argv.pop(1), run_name='__main__')\n"
+    )
+    for module, *arguments in (
+        ["generate_data"],
+        ["train", "--models", "teacher"],
+        ["eval_perplexity", "--models", "teacher"],
+        ["generate_data"],
+        ["train", "--models", "students"],
+        ["eval_perplexity"],
+        ["eval_precision_and_recall"],
+    ):
+        where = ["--profile", "smoke", "--out", str(tmp_path), *SMALL]
+        done = run(sys.executable, "-c", code, f"llm.{module}", *where, *arguments)
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_does_not_fit_is_refused_before_it_starts(tmp_path):
+    with pytest.raises(UsageError, match=rf"sampling needs {10**18:,} bytes in .*, where [\d,]+ are free"):
+        preflight.need_disk(tmp_path / "not" / "there", 10**18, "sampling")
+    with pytest.raises(UsageError, match=rf"training needs {10**18:,} bytes of memory"):
+        preflight.need_memory(10**18, "training")
+    done = entry("llm.generate_data", "--profile", "smoke", "--out", "/proc/run", "--num_train", "300")
+    assert done.returncode in (1, 2) and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    done = entry(
+        "llm.generate_data", "--profile", "smoke", "--out", str(tmp_path / "run"), "--num_train", "1" + "0" * 12
+    )
+    assert done.returncode == 2 and "sampling needs" in done.stderr
+
+
+def test_a_foreign_file_is_refused_by_name(tmp_path):
+    directory = tmp_path / "samples/ground_truth/tau1.00/train"
+    directory.mkdir(parents=True)
+    (directory / "shard-99999.parquet").write_text("")
+    done = entry("llm.generate_data", "--profile", "smoke", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "shard-99999.parquet is not part of this sample set" in done.stderr
