@@ -17,6 +17,7 @@ import fcntl
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,6 +144,15 @@ def claim(paths: Paths, experiment: Experiment) -> None:
     write_json(paths.config, experiment.defining())
 
 
+def _holder(lock: Path) -> str:
+    """Who wrote a lock's file; it may just have taken the lock and not have written yet."""
+    for _ in range(20):
+        if holder := lock.read_text().strip():
+            return holder
+        time.sleep(0.05)
+    return "another run"
+
+
 @contextmanager
 def writing(paths: Paths, experiment: Experiment) -> Iterator[None]:
     """Be the only run that writes in the experiment's directory; what killed ones left half written is removed.
@@ -158,8 +168,7 @@ def writing(paths: Paths, experiment: Experiment) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another run"
+            holder = _holder(paths.lock)
             raise UsageError(f"{paths.root} is being written by {holder}: wait for it, or choose another OUT") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})\n")
@@ -168,4 +177,7 @@ def writing(paths: Paths, experiment: Experiment) -> Iterator[None]:
         files.remove_leftovers(paths.root)
         if read_json(paths.config) is None and paths.ground_truth.is_dir():
             claim(paths, experiment)
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)

@@ -31,7 +31,7 @@ import torch
 import transformers  # noqa: F401  (once here rather than in every process that is forked)
 from transformers import LlamaForCausalLM  # noqa: F401
 
-from llm import config
+from llm import config, processes
 from llm.config import REPOSITORY
 
 FLAGS = ["--profile", "smoke", "--num_train", "400", "--num_validation", "60", "--num_test", "60", "--shard_size", "80"]
@@ -205,7 +205,9 @@ def stop(reference: Reference, tries: int, chance: random.Random) -> Iterator[tu
     for stage in STAGES:
         for number in range(tries):
             root = reference.fresh(stage)
-            process = start(root, stage)
+            ready = FORK.Event()
+            process = start(root, stage, lambda ready=ready: (processes.stop_on_signals(), ready.set()))
+            ready.wait()  # before it has handlers, a signal is the interpreter's
             time.sleep(chance.uniform(0.05, reference.seconds[stage]))
             sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
             os.kill(process.pid, sent)
@@ -316,8 +318,8 @@ def corrupt(reference: Reference, tries: int, chance: random.Random) -> Iterator
 
 def state(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """A damaged state of an interrupted training: skipped by name, and the older one or the start leads to the same."""
-    stage = "train teacher"
-    for number in range(min(tries, 20) * 2):
+    stage, number = "train teacher", 0
+    while number < min(tries, 20) * 2:
         root = reference.fresh(stage)
         process = start(root, stage)
         directory = root / "checkpoints/teacher/seed0"
@@ -326,8 +328,11 @@ def state(reference: Reference, tries: int, chance: random.Random) -> Iterator[t
         process.kill()
         process.join()
         states = sorted(directory.glob("state-*"), key=lambda path: int(path.name.split("-")[1]))
+        if not states:
+            continue  # it was done before it was killed
         damage(states[-1] / ("state.safetensors", "state.json")[number % 2], None, number, chance)
         wrong = reference.recovers(root, stage)
+        number += 1
         told = f"skipped {states[-1]}" in Path(f"{root}.out").read_text()
         yield stage, wrong or ("" if told else "the damaged state was not named")
 
