@@ -249,7 +249,10 @@ def run(entry: Callable[[], None]) -> NoReturn:
     except OSError as error:  # a full disk, a read-only directory: not a fault of the code, so no traceback
         print(f"error: {error}; what is complete is kept, run the same command again to go on", file=sys.stderr)
         sys.exit(1)
-    except processes.Stopped as stopped:
+    except (processes.Stopped, Exception) as error:
+        number = error.number if isinstance(error, processes.Stopped) else processes.received()
+        if number is None:
+            raise
         print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + stopped.number)
+        sys.exit(128 + number)
     sys.exit(0)

@@ -65,7 +65,11 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+_received: list[int] = []
+
+
 def _stop(number: int, frame: object) -> None:
+    _received.append(number)
     _handle(lambda *_: None)  # a second signal must not interrupt the cleaning up after the first
     raise Stopped(number)
 
@@ -78,6 +82,11 @@ def _handle(handler: Callable) -> None:
 def stop_on_signals() -> None:
     """From here on SIGINT and SIGTERM raise `Stopped`, so that temporary files are removed and locks released."""
     _handle(_stop)
+
+
+def received() -> int | None:
+    """The number of the signal that raised `Stopped`, also where a library has made another exception of it."""
+    return _received[0] if _received else None
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
+import sys
 
 import pytest
+from conftest import run
 
 from llm import config
 from llm.config import UsageError
@@ -121,3 +123,19 @@ def test_a_profile_that_is_no_mapping(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UsageError, match=r"bad\.yaml"):
         config.read_yaml(path)
+
+
+def test_a_signal_is_told_as_one_also_where_a_library_turns_it_into_another_exception():
+    code = (
+        "import os, signal\n"
+        "from llm import config\n"
+        "def main():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise ImportError('half imported') from None\n"
+        "config.run(main)\n"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 128 + 15
+    assert done.stderr == "interrupted: what is complete is kept; run the same command again to go on\n"
