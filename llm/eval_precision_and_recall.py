@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llm import config, files, models, paths, processes, shards
+from llm import config, files, models, paths, preflight, processes, shards
 from llm.config import Experiment, UsageError
 from llm.likelihood import CrossEntropy, cross_entropy, score
 from llm.models import derive_seed
@@ -86,9 +86,12 @@ def complete_samples(model: Model, experiment: Experiment, where: Paths) -> None
     """Draw a model's test samples at temperature 1, if they are not there yet."""
     sample_set = test_set(model, experiment, where)
     if not shards.is_complete(sample_set.directory):
+        language = models.read_language(where)
+        num_bytes = preflight.sample_bytes(experiment.num_test, experiment.max_length, language.vocab_size)
+        preflight.need_disk(sample_set.directory, num_bytes, f"sampling {sample_set}")
         device = processes.state().device
         loaded = models.load(model.weights, models.native_dtype(experiment.sampling_dtype, device), device)
-        draw_set(sample_set, loaded, models.read_language(where), experiment)
+        draw_set(sample_set, loaded, language, experiment)
     say(f"complete: {sample_set.describe()}")
 
 

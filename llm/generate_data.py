@@ -102,7 +102,7 @@ def main() -> None:
         say(config.render(experiment))
         return plan(experiment, where)
     models.check(experiment, where)
-    preflight.need_disk(where.root, 0, "an experiment")
+    preflight.need_writable(where.root)
     with paths.writing(where, experiment):
         draw_everything(experiment, where)
 

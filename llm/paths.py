@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,8 +171,10 @@ def writing(paths: Paths, experiment: Experiment) -> Iterator[None]:
             holder = _holder(paths.lock)
             raise UsageError(f"{paths.root} is being written by {holder}: wait for it, or choose another OUT") from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})\n")
-        file.flush()
+        with suppress(OSError):  # a full disk is told by what cannot do without it
+            os.write(
+                file.fileno(), f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})".encode()
+            )
         check_config(paths, experiment)
         files.remove_leftovers(paths.root)
         if read_json(paths.config) is None and paths.ground_truth.is_dir():

@@ -17,12 +17,17 @@ def sample_bytes(num_sequences: int, max_length: int, vocab_size: int) -> int:
     return num_sequences * (max_length * shards.smallest_unsigned(vocab_size).itemsize + PER_SEQUENCE)
 
 
-def need_disk(directory: Path, num_bytes: int, what: str) -> None:
-    """UsageError where the directory's file system cannot be written or has fewer free bytes."""
+def need_writable(directory: Path) -> Path:
+    """The directory, or the nearest of its parents that exists; UsageError where that cannot be written."""
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UsageError(f"{existing} cannot be written: choose another OUT")
-    free = shutil.disk_usage(existing).free
+    return existing
+
+
+def need_disk(directory: Path, num_bytes: int, what: str) -> None:
+    """UsageError where the directory's file system cannot be written or has fewer free bytes."""
+    free = shutil.disk_usage(need_writable(directory)).free
     if free < num_bytes:
         raise UsageError(f"{what} needs {num_bytes:,} bytes in {directory}, where {free:,} are free: make space there")
 

@@ -117,9 +117,9 @@ class Reference:
             reference.after[stage] = hashes(root)
         return reference
 
-    def fresh(self, stage: str, where: Path | None = None) -> Path:
+    def fresh(self, stage: str) -> Path:
         """A directory as it was before the stage."""
-        root = where or self.scratch / "disturbed"
+        root = self.scratch / "disturbed"
         shutil.rmtree(root, ignore_errors=True)
         return Path(shutil.copytree(self.before[stage], root))
 
@@ -227,13 +227,12 @@ def stop(reference: Reference, tries: int, chance: random.Random) -> Iterator[tu
 
 def disk(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """A disk that is full on the way: an exit code, the path and the bytes; and after space is made, the same end."""
-    mount = reference.scratch / "small"
+    mount = reference.scratch / "small"  # the whole of a run; its output lies beside, where there is space
     mount.mkdir(exist_ok=True)
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mount], capture_output=True).returncode:
         print("disk: not tried, a small tmpfs cannot be mounted here (it needs root)", file=sys.stderr)
         return
     subprocess.run(["umount", mount], check=True)
-    root = mount / "run"
     for number, stage in enumerate(STAGES):
         following = reference.scratch / f"before-{number + 1}"
         bytes_before, bytes_after = (
@@ -243,21 +242,22 @@ def disk(reference: Reference, tries: int, chance: random.Random) -> Iterator[tu
                 following if following.is_dir() else reference.scratch / "undisturbed",
             )
         )
-        for _ in range(min(tries, 10)):
-            free = chance.uniform(0, max(bytes_after - bytes_before, 4096))
-            size = int(bytes_before + free) // 4096 * 4096 + 4096
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size + 65536}", "tmpfs", mount], check=True)
+        num_full, attempts = 0, 0
+        while num_full < min(tries, 10) and (attempts := attempts + 1) <= 40:
+            free = int(chance.uniform(0, max(bytes_after - bytes_before, 4096)))
+            size = bytes_before + free // 4096 * 4096 + 4096  # a page for its root
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], check=True)
             try:
-                try:
-                    reference.fresh(stage, root)
-                except (OSError, shutil.Error):
-                    continue  # not even the stage's input fits
-                code, output = finish(reference.scratch / "small/run", stage)
-                if code and ("Traceback" in output or str(mount) not in output or not any(map(str.isdigit, output))):
+                shutil.copytree(reference.before[stage], mount, dirs_exist_ok=True)
+                code, output = finish(mount, stage)
+                if not code:
+                    continue  # the disk was not full after all
+                num_full += 1
+                if "Traceback" in output or str(mount) not in output or " bytes " not in output:
                     yield stage, f"said {output[-400:]}"
                     continue
                 subprocess.run(["mount", "-o", "remount,size=64m", mount], check=True)
-                yield stage, after_kill(reference, root, stage) if code else ""
+                yield stage, after_kill(reference, mount, stage)
             finally:
                 subprocess.run(["umount", mount], check=True)
 
