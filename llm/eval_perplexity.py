@@ -8,7 +8,7 @@
 Writes selection.json beside a model's checkpoints and results/perplexity.json. Test samples take no part in this.
 """
 
-from llm import config, files, models, paths, processes, shards
+from llm import config, files, locks, models, paths, processes, shards
 from llm.config import Experiment, UsageError
 from llm.likelihood import perplexity, score
 from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
@@ -81,9 +81,9 @@ def main() -> None:
     if shards.read_manifest(validation) is None:
         raise UsageError(f"{validation} is not complete: run bash run_generate_data.sh first")
     for name, seed in jobs:
-        if files.read_record(where.training(name, seed)) is None:
+        if files.read_record(where.training(name, seed), model=name, seed=seed) is None:
             raise UsageError(f"{name} seed {seed} is not trained: run bash run_train.sh first")
-    with paths.writing(where, experiment):
+    with locks.writing(where, experiment):
         select_all(jobs, experiment, where, everything=args.models == "all")
 
 

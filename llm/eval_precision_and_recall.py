@@ -14,10 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from llm import config, files, models, paths, preflight, processes, shards
+from llm import config, files, locks, models, paths, preflight, processes, shards
 from llm.config import Experiment, UsageError
 from llm.likelihood import CrossEntropy, cross_entropy, score
 from llm.models import derive_seed
@@ -47,29 +45,28 @@ def test_set(model: Model, experiment: Experiment, where: Paths) -> SampleSet:
 # -------------------------------------------------------------------------------------------------- scores
 
 
-def read_scores(path: Path, sample_set: SampleSet) -> np.ndarray | None:
-    """[n] log-probabilities, nats per sequence; None unless they are of exactly these samples."""
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    except (OSError, pa.ArrowException):
-        return None
-    if table.schema.metadata.get(b"samples") != files.sha256(sample_set.directory / "manifest.json").encode():
-        return None
-    return table["log_prob"].to_numpy()
+def _bound(sample_set: SampleSet, scorer: Model) -> dict[str, str]:
+    """What scores are bound to: the hashes of the samples' manifest and of the seal of the scorer's weights."""
+    return {
+        "samples": files.sha256(shards.manifest_path(sample_set.directory)),
+        "scorer": files.sha256(scorer.weights / files.SEAL),
+    }
 
 
-def write_scores(path: Path, sample_set: SampleSet, log_prob: np.ndarray) -> None:
-    """Scores, bound to the samples that they are of by the hash of their manifest."""
-    bound = {"samples": files.sha256(sample_set.directory / "manifest.json")}
-    table = pa.table({"log_prob": log_prob}).replace_schema_metadata(bound)
-    with files.atomic(path) as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)
+def read_scores(path: Path, sample_set: SampleSet, scorer: Model) -> np.ndarray | None:
+    """[n] log-probabilities, nats per sequence; None unless they are whole, of these samples and by these weights."""
+    scores = files.read_record(path, **_bound(sample_set, scorer))
+    return None if scores is None else np.array(scores["log_prob"])
+
+
+def write_scores(path: Path, sample_set: SampleSet, scorer: Model, log_prob: np.ndarray) -> None:
+    files.write_record(path, _bound(sample_set, scorer) | {"log_prob": log_prob.tolist()})
 
 
 def complete_scores(scorer: Model, sample_sets: list[SampleSet], experiment: Experiment, where: Paths) -> None:
     """Score the sets that are not scored yet; the scorer is loaded, in float32, only if there are any."""
     destination = {each: where.scores(each.source, each.split, scorer.name, scorer.seed) for each in sample_sets}
-    todo = [each for each in sample_sets if read_scores(destination[each], each) is None]
+    todo = [each for each in sample_sets if read_scores(destination[each], each, scorer) is None]
     if not todo:
         say(f"complete: the scores by {scorer.title}")
         return
@@ -79,7 +76,7 @@ def complete_scores(scorer: Model, sample_sets: list[SampleSet], experiment: Exp
     for each in todo:
         log_prob = score(model, shards.read(each.directory), experiment.scoring_batch_size, f"{each} by {scorer.title}")
         if processes.is_main():
-            write_scores(destination[each], each, log_prob)
+            write_scores(destination[each], each, scorer, log_prob)
 
 
 def complete_samples(model: Model, experiment: Experiment, where: Paths) -> None:
@@ -91,7 +88,7 @@ def complete_samples(model: Model, experiment: Experiment, where: Paths) -> None
         preflight.need_disk(sample_set.directory, num_bytes, f"sampling {sample_set}")
         device = processes.state().device
         loaded = models.load(model.weights, models.native_dtype(experiment.sampling_dtype, device), device)
-        draw_set(sample_set, loaded, language, experiment)
+        draw_set(sample_set, loaded, language, experiment, where)
     say(f"complete: {sample_set.describe()}")
 
 
@@ -117,7 +114,7 @@ def summarise(ground_truth: Model, evaluated: list[Model], experiment: Experimen
 
     def scores(of: Model, by: Model) -> np.ndarray:
         sample_set = test_set(of, experiment, where)
-        return read_scores(where.scores(sample_set.source, "test", by.name, by.seed), sample_set)
+        return read_scores(where.scores(sample_set.source, "test", by.name, by.seed), sample_set, by)
 
     def compare(p: Model, q: Model, samples: shards.Samples) -> dict[str, CrossEntropy]:
         return cross_entropy(scores(q, p), scores(q, q), samples.num_scored, experiment.num_bootstrap, seed)
@@ -249,7 +246,7 @@ def main() -> None:
         if epoch is None:
             raise UsageError(f"no checkpoint of {name} seed {seed} is selected: run bash run_eval_perplexity.sh first")
         evaluated.append(Model(name, seed, where.checkpoint(name, seed, epoch)))
-    with paths.writing(where, experiment):
+    with locks.writing(where, experiment):
         evaluate(ground_truth, evaluated, experiment, where)
 
 

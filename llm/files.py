@@ -71,9 +71,12 @@ def size(path: Path) -> int:
     return sum(part.stat().st_size for part in parts if part.is_file())
 
 
-def remove_leftovers(root: Path) -> None:
-    """Remove what killed processes left of `atomic`. Only for the one that may write below root."""
-    for path in root.rglob(".*.tmp"):
+def remove_leftovers(root: Path, name: str = "") -> None:
+    """Remove what killed processes left of `atomic`, of any target below root or of those of this name in root.
+
+    Only for the one that may write them.
+    """
+    for path in list(root.glob(f".{name}.*.tmp") if name else root.rglob(".*.tmp")):
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -88,7 +91,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: dict) -> None:
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_bytes(path, _encoded(value))
+
+
+def _encoded(value: dict) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_json(path: Path) -> dict | None:
@@ -101,20 +108,26 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_record(path: Path, value: dict) -> None:
-    """A JSON file that carries the hash of its own content."""
-    write_json(path, value | {"sha256": _digest(value)})
+    """A JSON file that carries the hash of its own name and content."""
+    write_json(path, value | {"sha256": _digest(path, value)})
 
 
-def read_record(path: Path) -> dict | None:
-    """What `write_record` wrote; None where it is missing or any of it has changed."""
+def read_record(path: Path, **expected) -> dict | None:
+    """What `write_record` wrote; None where it is missing, any of it has changed, or it lacks an expected value.
+
+    expected: what tells it from another record of that name, which may have been put in its place.
+    """
     value = read_json(path)
-    if value is None or value.pop("sha256", None) != _digest(value):
+    if value is None:
         return None
-    return value
+    content = {key: each for key, each in value.items() if key != "sha256"}
+    if path.read_bytes() != _encoded(content | {"sha256": _digest(path, content)}):
+        return None
+    return content if all(value.get(key) == each for key, each in expected.items()) else None
 
 
-def _digest(value: dict) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+def _digest(path: Path, value: dict) -> str:
+    return hashlib.sha256(json.dumps([path.name, value]).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

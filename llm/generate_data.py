@@ -4,13 +4,17 @@
 
 p* gives the training, validation and test sequences. A teacher whose checkpoint has been selected gives a training
 set D'_tau at each temperature. Complete sets are verified and left alone; a missing or damaged shard is made again,
-to the same bytes. run_generate_data.sh calls this first, and run_train.sh calls it again after the teacher.
+to the same bytes. With --share any number of runs, on any hosts, draw the shards of the same sets between them; one
+that dies is made good by the others.
+
+run_generate_data.sh calls this first, and run_train.sh calls it again after the teacher.
 """
 
 from pathlib import Path
 
-from llm import config, models, paths, preflight, processes, shards
+from llm import config, locks, models, paths, preflight, processes, shards
 from llm.config import Experiment
+from llm.locks import claimed
 from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
 from llm.processes import say
 from llm.sampling import SampleSet, draw_set
@@ -48,14 +52,15 @@ def complete(sets: list[SampleSet], directory: Path, experiment: Experiment, whe
     model = models.load(directory, dtype, device)
     say(f"sampling in {str(dtype).removeprefix('torch.')} on {device.type}, processes: {state.num_processes}")
     for each in todo:
-        draw_set(each, model, language, experiment)
+        draw_set(each, model, language, experiment, where)
         say(f"made: {each.describe()}")
 
 
-def show(sample_set: SampleSet, where: Paths) -> None:
+def show(sample_set: SampleSet, experiment: Experiment, where: Paths) -> None:
     """A few sequences as text, for people; nothing is ever tokenised back from it."""
     tokenizer = models.load_tokenizer(where)
-    samples = shards.read(sample_set.directory)
+    first = shards.shard_indices(sample_set.num_sequences, experiment.shard_size)[0]
+    samples = shards.read_shard(shards.shard_path(sample_set.directory, 0), first)
     for i in range(min(NUM_SHOWN, len(samples))):
         say(f"  {tokenizer.decode(samples[i])!r}" if tokenizer else f"  {samples[i].tolist()}")
 
@@ -72,9 +77,10 @@ def plan(experiment: Experiment, where: Paths) -> None:
 
 def draw_everything(experiment: Experiment, where: Paths) -> None:
     """p* if it is not kept yet or damaged, its sample sets, and those of every teacher that there is."""
-    damaged = models.damaged_ground_truth(where)
-    if damaged or processes.count() > 1:
-        with processes.state().main_process_first():  # entered by all: the others must wait for p*, not look for it
+    if models.damaged_ground_truth(where) or processes.count() > 1:
+        # Entered by all processes of a run, and claimed against other runs that share the work.
+        with processes.state().main_process_first(), claimed(where.ground_truth, where, wait=True):
+            paths.check_config(where, experiment)
             if damaged := models.damaged_ground_truth(where):
                 if where.ground_truth.is_dir():
                     say(f"{where.ground_truth / damaged} is missing or damaged")
@@ -85,7 +91,7 @@ def draw_everything(experiment: Experiment, where: Paths) -> None:
     fresh = not shards.is_complete(ground_truth[0].directory)
     complete(ground_truth, where.ground_truth, experiment, where)
     if fresh:
-        show(ground_truth[0], where)
+        show(ground_truth[0], experiment, where)
     for seed in range(experiment.num_seeds):
         epoch = paths.selected_epoch(where, TEACHER, seed)
         if epoch is None:
@@ -95,7 +101,8 @@ def draw_everything(experiment: Experiment, where: Paths) -> None:
 
 
 def main() -> None:
-    experiment, root, args = config.parse(__doc__)
+    told = "work with other runs of this that are started so, on any hosts that see the directory, on the same samples"
+    experiment, root, args = config.parse(__doc__, share=dict(action="store_true", help=told))
     where = Paths(root)
     paths.check_config(where, experiment)
     if args.dry_run:
@@ -103,7 +110,7 @@ def main() -> None:
         return plan(experiment, where)
     models.check(experiment, where)
     preflight.need_writable(where.root)
-    with paths.writing(where, experiment):
+    with locks.writing(where, experiment, shared=args.share):
         draw_everything(experiment, where)
 
 

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm import preflight
 from llm.config import Experiment, UsageError
 from llm.files import SEAL, atomic, broken_seal, read_json, seal, sha256, write_json
-from llm.paths import GROUND_TRUTH, Paths, claim
+from llm.paths import GROUND_TRUTH, Paths, keep_config
 
 if TYPE_CHECKING:
     import torch
@@ -160,8 +161,8 @@ def _tokenizer_of(path: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     if path.is_file():
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]:
@@ -177,8 +178,14 @@ def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrained
     except (OSError, ValueError):
         tokenizer = None  # ids are all that the experiment needs; only text for people is lost
     if path.is_dir():
-        return AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True), tokenizer
-    loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype="float32")
+        try:
+            safe = dict(use_safetensors=True, trust_remote_code=False)
+            return AutoModelForCausalLM.from_pretrained(path, dtype="auto", **safe), tokenizer
+        except ValueError as error:  # an architecture that transformers does not have
+            raise UsageError(f"ground_truth: {str(error).splitlines()[0]}") from None
+    loaded = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype="float32", trust_remote_code=False
+    )
     # A model read from a GGUF cannot be saved; the same weights in a model built from its config can.
     fields = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(fields), dtype=loaded.dtype)
@@ -192,6 +199,8 @@ def prepare_ground_truth(experiment: Experiment, paths: Paths) -> Language:
     Restricting the softmax to the first ids renormalises p* over them: p*(v | x) / sum_{u kept} p*(u | x), so the
     result is an exact distribution of its own. Every later stage reads only this copy.
     """
+    import torch
+
     _quiet()
     model, tokenizer = _load_source(experiment)
     if experiment.vocab_size:
@@ -213,7 +222,12 @@ def prepare_ground_truth(experiment: Experiment, paths: Paths) -> Language:
         raise UsageError(
             f"the prompt has {len(prompt)} ids: it needs 1 to {experiment.max_length - 1}, fewer than max_length"
         )
-    claim(paths, experiment)
+    with torch.device("meta"):  # what cannot be built is refused now, not after the hours that sampling takes
+        for role in ("teacher", "student"):
+            build(getattr(experiment, role), role, language, 0)
+    weights = model.num_parameters() * model.dtype.itemsize
+    preflight.need_disk(paths.ground_truth, weights, "keeping p*")
+    keep_config(paths, experiment)
     with atomic(paths.ground_truth) as directory:
         model.save_pretrained(directory)
         if tokenizer is not None:
@@ -259,9 +273,11 @@ def _config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
         except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
             raise UsageError(f"{role}: {' '.join(str(error).split())}") from None
     path = locate(spec, ["config.json"])
-    if path.is_file():
-        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    return AutoConfig.from_pretrained(path)
+    place, name = (path.parent, path.name) if path.is_file() else (path, None)
+    try:
+        return AutoConfig.from_pretrained(place, gguf_file=name, trust_remote_code=False)
+    except ValueError as error:
+        raise UsageError(f"{role}: {str(error).splitlines()[0]}") from None
 
 
 def _random_weights(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
@@ -310,8 +326,11 @@ def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreT
         mend = "run_generate_data.sh" if directory.name == GROUND_TRUTH else "run_train.sh"
         raise UsageError(f"{directory / bad} is missing or damaged: run bash {mend}, which makes it again")
     _quiet()
+    preflight.need_memory(preflight.weights_bytes(directory, dtype.itemsize), f"the model in {directory}")
     return (
-        AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, use_safetensors=True, local_files_only=True)
+        AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
         .to(device)
         .eval()
     )

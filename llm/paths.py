@@ -8,24 +8,17 @@
   samples/student_tau0.80/tau1.00/seed0/test/
   checkpoints/student_tau0.80/seed0/epoch-1/               state-* while it trains; beside them
                                                            training.json, log.jsonl, selection.json
-  scores/student_direct/seed0/test/by_ground_truth.parquet
+  scores/student_direct/seed0/test/by_ground_truth.json
   results/                                                 perplexity.json  precision_recall.json
   figures/
+  .lock  .claims                                           of the runs that write here (llm/locks.py)
 """
 
-import fcntl
-import os
-import socket
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm import files, processes
 from llm.config import Experiment, UsageError
-from llm.files import read_json, read_record, write_json
+from llm.files import read_json, read_record, remove_leftovers, write_json
 
 GROUND_TRUTH, TEACHER, DIRECT = "ground_truth", "teacher", "student_direct"
 
@@ -72,6 +65,10 @@ class Paths:
         return self.root / ".lock"
 
     @property
+    def claims(self) -> Path:
+        return self.root / ".claims"
+
+    @property
     def ground_truth(self) -> Path:
         return self.root / GROUND_TRUTH
 
@@ -104,7 +101,7 @@ class Paths:
     def scores(self, source: Source, split: str, scorer: str, scorer_seed: int | None) -> Path:
         """log-probabilities of a source's samples under a scorer."""
         seed = "" if scorer_seed is None else f"_seed{scorer_seed}"
-        return self.root / "scores" / source.relative / split / f"by_{scorer}{seed}.parquet"
+        return self.root / "scores" / source.relative / split / f"by_{scorer}{seed}.json"
 
     def result(self, name: str) -> Path:
         return self.root / "results" / f"{name}.json"
@@ -120,7 +117,7 @@ def training_source(model: str, seed: int, experiment: Experiment) -> Source:
 
 def selected_epoch(paths: Paths, model: str, seed: int) -> int | None:
     """The epoch whose checkpoint has the lowest validation perplexity; None before that has been measured."""
-    selection = read_record(paths.selection(model, seed))
+    selection = read_record(paths.selection(model, seed), model=model, seed=seed)
     return selection["best_epoch"] if selection else None
 
 
@@ -138,48 +135,8 @@ def check_config(paths: Paths, experiment: Experiment) -> None:
         raise UsageError(f"{paths.root} was made with other settings ({told}): choose another --out (OUT=...)")
 
 
-def claim(paths: Paths, experiment: Experiment) -> None:
+def keep_config(paths: Paths, experiment: Experiment) -> None:
     """Record the configuration in the experiment's directory, before anything else is written there."""
     check_config(paths, experiment)
+    remove_leftovers(paths.root, paths.config.name)
     write_json(paths.config, experiment.defining())
-
-
-def _holder(lock: Path) -> str:
-    """Who wrote a lock's file; it may just have taken the lock and not have written yet."""
-    for _ in range(20):
-        if holder := lock.read_text().strip():
-            return holder
-        time.sleep(0.05)
-    return "another run"
-
-
-@contextmanager
-def writing(paths: Paths, experiment: Experiment) -> Iterator[None]:
-    """Be the only run that writes in the experiment's directory; what killed ones left half written is removed.
-
-    The lock is the operating system's and dies with its process; .lock only says whose it is. Of a run of several
-    processes the main one holds it. UsageError where another run has it, or has meanwhile made another experiment here.
-    """
-    if not processes.is_main():
-        yield
-        return
-    paths.root.mkdir(parents=True, exist_ok=True)
-    with paths.lock.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(paths.lock)
-            raise UsageError(f"{paths.root} is being written by {holder}: wait for it, or choose another OUT") from None
-        file.truncate(0)
-        with suppress(OSError):  # a full disk is told by what cannot do without it
-            os.write(
-                file.fileno(), f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})".encode()
-            )
-        check_config(paths, experiment)
-        files.remove_leftovers(paths.root)
-        if read_json(paths.config) is None and paths.ground_truth.is_dir():
-            claim(paths, experiment)
-        try:
-            yield
-        finally:
-            file.truncate(0)

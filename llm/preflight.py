@@ -1,5 +1,6 @@
 """Refuse, before work is spent, what would run out of disk or memory on the way."""
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -30,6 +31,17 @@ def need_disk(directory: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(need_writable(directory)).free
     if free < num_bytes:
         raise UsageError(f"{what} needs {num_bytes:,} bytes in {directory}, where {free:,} are free: make space there")
+
+
+def weights_bytes(directory: Path, itemsize: int) -> int:
+    """Bytes in memory of a saved model's weights, of itemsize bytes each; only the headers of its files are read."""
+    from safetensors import safe_open
+
+    num_parameters = 0
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, "numpy") as tensors:
+            num_parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return num_parameters * itemsize
 
 
 def need_memory(num_bytes: int, what: str) -> None:

@@ -82,7 +82,7 @@ def usable(name: str, seed: int, steps_per_epoch: int, where: Paths) -> Iterator
 
 def is_trained(name: str, seed: int, experiment: Experiment, where: Paths) -> bool:
     """Whether a training is complete and each of its checkpoints is as it was written; says which is not."""
-    if read_record(where.training(name, seed)) is None:
+    if read_record(where.training(name, seed), model=name, seed=seed) is None:
         return False
     for epoch in range(1, experiment.epochs(name) + 1):
         if bad := broken_seal(where.checkpoint(name, seed, epoch)):

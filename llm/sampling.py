@@ -7,9 +7,9 @@ counter-based generator addressed by (experiment seed, source, tau, split, seque
 whatever batch, process or restart drew it, up to the rounding of the model's own arithmetic.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ import numpy as np
 
 from llm import processes, shards
 from llm.config import Experiment
+from llm.locks import claimed
 from llm.models import Language, derive_seed
-from llm.paths import Source
+from llm.paths import Paths, Source
 from llm.shards import Samples
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FEW = 0.75  # slots are dropped when at most this share of them is in use: dropping copies the others
+# Slots there always are, some of them idle: on a CPU a product of fewer rows is summed in another order, and then a
+# sequence would depend on how many others are drawn with it.
+FEWEST = 16
 BLOCK = 256  # ids in a block of the two-level draw
 ROWS_IN_CACHE = 8
+LOOK_AGAIN_S = 0.5  # at shards that other processes have claimed
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ def sample(
 ) -> Samples:
     """The sequences with these indices, each the prompt and what the model adds up to its EOS or `max_length`.
 
-    At most batch_size are under way at a time; the next takes the place of one that ends. log_prob is log p(x ; tau) of
+    At most batch_size are under way at a time; the next takes the place of one that ends. On a CPU in float32 the ids
+    do not depend on batch_size. log_prob is log p(x ; tau) of
     the generated ids, EOS included, as computed at the draw: the logits in the model's dtype, their softmax in float32,
     sums in float64. progress is called with the number of tokens of each step.
     """
@@ -84,16 +90,16 @@ def sample(
     lengths = torch.zeros(total + 1, dtype=torch.long, device=device)
     log_prob = torch.zeros(total + 1, dtype=torch.float64, device=device)
 
-    num_slots = min(batch_size, total)
-    rows = torch.arange(num_slots, device=device)  # the sequence in each slot
+    started = min(batch_size, total)
+    rows = torch.arange(max(started, FEWEST), device=device)  # the sequence in each slot
+    rows[started:] = total
     positions = torch.full_like(rows, first)  # of the newest id of that sequence
-    started = num_slots
-    with torch.inference_mode(), decoder(model, num_slots, max_length) as slots:
+    with torch.inference_mode(), decoder(model, len(rows), max_length) as slots:
         for position in range(first):  # the prompt's keys and values, which every sequence of a slot finds there
             slots.step(ids[rows, position], torch.full_like(rows, position))
         while (num_running := int((rows < total).sum())) > 0:
-            if num_running <= FEW * len(rows):
-                kept = (rows < total).nonzero()[:, 0]
+            if num_running <= FEW * len(rows) and len(rows) > FEWEST:
+                kept = (rows == total).int().argsort(stable=True)[: max(num_running, FEWEST)]  # the idle last
                 slots.keep(kept)
                 rows, positions = rows[kept], positions[kept]
             logits = slots.step(ids[rows, positions], positions)
@@ -170,55 +176,70 @@ class SampleSet:
         return f"{self}: {manifest['num_sequences']:,} sequences, {mean:.1f} generated tokens each"
 
 
-def draw_set(sample_set: SampleSet, model: "PreTrainedModel", language: Language, experiment: Experiment) -> None:
-    """Make the missing shards of a set, shared among the processes, and mark the set complete.
+def draw_set(
+    sample_set: SampleSet, model: "PreTrainedModel", language: Language, experiment: Experiment, where: Paths
+) -> None:
+    """Make the shards that a set lacks, and mark it complete.
 
-    Every process of a run must call this, having found the set incomplete before any of them does.
+    Any number of processes, on any hosts that see the directory, may do this at once: each draws the shards that it
+    claims, takes over those of one that dies, and returns when the set is complete.
     """
     from llm.decoding import fitting_batch_size, is_out_of_memory
 
-    state = processes.state()
-    state.wait_for_everyone()  # until all have looked: the first to start would change what the last one finds
+    directory, mark = sample_set.directory, shards.manifest_path(sample_set.directory)
+    with claimed(mark, where, wait=True):
+        for path in shards.discard_damaged(directory):
+            processes.say(f"{path} is missing or damaged: making it again")
     ranges = shards.shard_indices(sample_set.num_sequences, experiment.shard_size)
-    missing = shards.missing_shards(sample_set.directory, sample_set.num_sequences, experiment.shard_size)
-    mine = [shard for shard in missing if shard % state.num_processes == state.process_index]
+    missing = shards.missing_shards(directory, sample_set.num_sequences, experiment.shard_size)
+    num_missing, num_drawn = len(missing), 0
     stream = Stream.of(experiment.seed, sample_set.source.relative.as_posix(), sample_set.split)
     num_steps = experiment.max_length - len(language.prompt_ids)
     batch_size = fitting_batch_size(model, experiment.max_length, experiment.sampling_batch_size)
-    with processes.progress(f"sample {sample_set}", sum(len(ranges[k]) for k in mine) * num_steps) as bar:
-        for shard in mine:
-            draw_shard = partial(
-                sample,
-                model,
-                language,
-                ranges[shard],
-                stream=stream,
-                temperature=sample_set.source.temperature,
-                max_length=experiment.max_length,
-                progress=bar.update,
-            )
-            before = bar.n
-            while True:
-                try:
-                    samples = draw_shard(batch_size=batch_size)
-                    break
-                except RuntimeError as error:
-                    if not is_out_of_memory(error) or batch_size == 1:
-                        raise
-                batch_size //= 2
-                bar.update(before - bar.n)
-                processes.say(f"out of memory: drawing {batch_size} sequences at a time")
-            bar.total -= len(ranges[shard]) * num_steps - int(samples.num_scored.sum())  # what ended before max_length
-            shards.write_shard(
-                shards.shard_path(sample_set.directory, shard), samples, ranges[shard], language.vocab_size
-            )
-    state.wait_for_everyone()
-    if state.is_main_process:
-        drawn = {"from": str(sample_set), "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
-        shards.write_manifest(
-            sample_set.directory,
-            sample_set.num_sequences,
-            experiment.shard_size,
-            {**drawn, "experiment": experiment.defining()},
-        )
-    state.wait_for_everyone()
+
+    def draw_shard(indices: range) -> Samples:
+        nonlocal batch_size
+        before = bar.n
+        while True:
+            try:
+                return sample(
+                    model,
+                    language,
+                    indices,
+                    stream=stream,
+                    temperature=sample_set.source.temperature,
+                    max_length=experiment.max_length,
+                    batch_size=batch_size,
+                    progress=bar.update,
+                )
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or batch_size <= FEWEST:
+                    raise
+            batch_size //= 2
+            bar.update(before - bar.n)
+            processes.say(f"out of memory: drawing {batch_size} sequences at a time")
+
+    with processes.progress(f"sample {sample_set}", sum(len(ranges[k]) for k in missing) * num_steps) as bar:
+        while missing:
+            num_before = len(missing)
+            for shard in missing.copy():
+                path = shards.shard_path(directory, shard)
+                with claimed(path, where) as mine:
+                    if not mine:
+                        continue
+                    before = bar.n
+                    if not shards.is_whole(path, ranges[shard]):  # or another has made it since
+                        samples = draw_shard(ranges[shard])
+                        shards.write_shard(path, samples, ranges[shard], language.vocab_size)
+                        num_drawn += 1
+                    bar.total -= len(ranges[shard]) * num_steps - (bar.n - before)  # the rest was not needed
+                missing.remove(shard)
+            if len(missing) == num_before:  # others are at all that is left
+                time.sleep(LOOK_AGAIN_S)
+    if num_drawn < num_missing:
+        processes.say(f"{sample_set}: {num_drawn} of {num_missing} missing shards drawn here, the rest by others")
+    with claimed(mark, where, wait=True):
+        if shards.read_manifest(directory) is None:
+            dtype = str(model.dtype).removeprefix("torch.")
+            drawn = {"dtype": dtype, "device": model.device.type, "experiment": experiment.defining()}
+            shards.write_manifest(directory, sample_set.num_sequences, experiment.shard_size, drawn)

@@ -116,9 +116,18 @@ def read_shard(path: Path, indices: range) -> Samples:
     )
 
 
+def manifest_path(directory: Path) -> Path:
+    return directory / "manifest.json"
+
+
+def _name(directory: Path) -> str:
+    """What tells a sample set from the others of its experiment, wherever that lies: the end of its path."""
+    return "/".join(directory.parts[-4:])
+
+
 def read_manifest(directory: Path) -> dict | None:
-    """The manifest of a complete sample set; None where there is none, or it is not as it was written."""
-    return read_record(directory / "manifest.json")
+    """The manifest of a complete sample set; None where there is none, or it is not as it was written there."""
+    return read_record(manifest_path(directory), of=_name(directory))
 
 
 def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: dict) -> None:
@@ -130,6 +139,7 @@ def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: 
         num_scored += int(samples.num_scored.sum())
         rows.append({"name": path.name, "sha256": sha256(path), "sequences": len(samples), "tokens": len(samples.ids)})
     manifest = {
+        "of": _name(directory),
         "num_sequences": num_sequences,
         "num_tokens": sum(row["tokens"] for row in rows),
         "num_scored_tokens": num_scored,
@@ -137,13 +147,14 @@ def write_manifest(directory: Path, num_sequences: int, shard_size: int, drawn: 
         "drawn": drawn,
         "shards": rows,
     }
-    write_record(directory / "manifest.json", manifest)
+    write_record(manifest_path(directory), manifest)
 
 
 def refuse_foreign(directory: Path, names: set[str]) -> None:
     """UsageError where a sample set's directory holds another file than its shards and its manifest."""
     present = directory.iterdir() if directory.is_dir() else ()
-    if foreign := sorted(p.name for p in present if p.name not in names | {"manifest.json"} and p.suffix != ".tmp"):
+    known = names | {manifest_path(directory).name}
+    if foreign := sorted(path.name for path in present if path.name not in known and path.suffix != ".tmp"):
         raise UsageError(f"{directory / foreign[0]} is not part of this sample set: move it away")
 
 
@@ -176,19 +187,30 @@ def is_complete(directory: Path) -> bool:
     return manifest is not None and not damaged(directory, manifest)
 
 
-def missing_shards(directory: Path, num_sequences: int, shard_size: int) -> list[int]:
-    """The shards of a set that are absent or damaged. A set without any still lacks its manifest, if it has none."""
-    manifest = read_manifest(directory)
-    if manifest is not None:
-        return [int(Path(name).stem.removeprefix("shard-")) for name in damaged(directory, manifest)]
+def is_whole(path: Path, indices: range) -> bool:
+    """Whether a file is a readable shard of these indices."""
+    try:
+        return bool(len(read_shard(path, indices)))
+    except UsageError:
+        return False
 
+
+def missing_shards(directory: Path, num_sequences: int, shard_size: int) -> list[int]:
+    """The shards of a set that are absent or not whole. UsageError for a file that is not of the set."""
     ranges = shard_indices(num_sequences, shard_size)
     refuse_foreign(directory, {shard_path(directory, shard).name for shard in range(len(ranges))})
+    return [k for k, indices in enumerate(ranges) if not is_whole(shard_path(directory, k), indices)]
 
-    def readable(shard: int, indices: range) -> bool:
-        try:
-            return bool(len(read_shard(shard_path(directory, shard), indices)))
-        except UsageError:
-            return False
 
-    return [shard for shard, indices in enumerate(ranges) if not readable(shard, indices)]
+def discard_damaged(directory: Path) -> list[Path]:
+    """Remove the shards that are not as the manifest says, then the manifest, so that the set is to be completed again.
+
+    Nothing where there is no manifest, or all is as it says. Returns the paths of the bad shards.
+    """
+    manifest = read_manifest(directory)
+    bad = [] if manifest is None else [directory / name for name in damaged(directory, manifest)]
+    for path in bad:
+        path.unlink(missing_ok=True)
+    if bad:
+        manifest_path(directory).unlink()
+    return bad

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import config, files, models, paths, preflight, processes, resume, shards
+from llm import config, files, locks, models, paths, preflight, processes, resume, shards
 from llm.config import Experiment, UsageError
 from llm.likelihood import padded_batch
 from llm.models import Language, derive_seed
@@ -138,7 +138,8 @@ def train(
                 batch_tokens = int(samples.num_scored[batch].sum())
                 bar.update(batch_tokens)
                 if step <= first:
-                    bar.initial += batch_tokens  # no part of this run's rate
+                    if not bar.disable:
+                        bar.initial += batch_tokens  # no part of this run's rate
                     continue
                 torch.manual_seed(
                     derive_seed(experiment.seed, "dropout", role(name), seed, step, accelerator.process_index)
@@ -260,7 +261,7 @@ def main() -> None:
         if language is None or shards.read_manifest(where.samples(source, "train")) is None:
             mend = "run_generate_data.sh" if source.model == paths.GROUND_TRUTH else "run_train.sh"
             raise UsageError(f"{where.samples(source, 'train')} is not complete: run bash {mend} first")
-    with paths.writing(where, experiment):
+    with locks.writing(where, experiment):
         train_all(jobs, language, experiment, where)
 
 

@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import shutil
@@ -51,7 +52,9 @@ FORK = multiprocessing.get_context("fork")
 # ------------------------------------------------------------------------------------------- running an entry
 
 
-def start(root: Path, stage: str, disturb: Callable[[], None] = lambda: None) -> multiprocessing.Process:
+def start(
+    root: Path, stage: str, disturb: Callable[[], None] = lambda: None, flags: list[str] | None = None
+) -> multiprocessing.Process:
     """An entry in a process of its own, which calls `disturb` first; its output is in <root>.out."""
     module, *arguments = STAGES[stage]
 
@@ -59,7 +62,7 @@ def start(root: Path, stage: str, disturb: Callable[[], None] = lambda: None) ->
         output = os.open(f"{root}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        sys.argv = [module, "--out", str(root), *FLAGS, *arguments]
+        sys.argv = [module, "--out", str(root), *FLAGS, *arguments, *(flags or [])]
         entry = importlib.import_module(f"llm.{module}").main
         disturb()
         config.run(entry)
@@ -90,7 +93,7 @@ def timeless(path: Path) -> bytes:
 
 def hashes(root: Path) -> dict[str, str]:
     """The sha256 of every artefact; a temporary file or a state left over is one too many."""
-    files = [path for path in root.rglob("*") if path.is_file() and path.name != ".lock"]
+    files = [path for path in root.rglob("*") if path.is_file() and path.name not in (".lock", ".claims")]
     return {str(path.relative_to(root)): hashlib.sha256(timeless(path)).hexdigest() for path in files}
 
 
@@ -128,11 +131,15 @@ class Reference:
         code, output = finish(root, stage)
         if code != 0:
             return f"rerun ended with exit code {code}: {output[-300:]}"
+        return self.differing(root, stage)
+
+    def differing(self, root: Path, stage: str) -> str:
+        """Which artefacts are not those of the undisturbed run, or nothing."""
         found = hashes(root)
         differing = sorted(
             key for key in found.keys() | self.after[stage].keys() if found.get(key) != self.after[stage].get(key)
         )
-        return f"differing after the rerun: {', '.join(differing[:4])}" if differing else ""
+        return f"differing: {', '.join(differing[:4])}" if differing else ""
 
 
 # ----------------------------------------------------------------------------------------------------- faults
@@ -225,6 +232,25 @@ def stop(reference: Reference, tries: int, chance: random.Random) -> Iterator[tu
                 yield stage, after_kill(reference, root, stage)
 
 
+def share(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
+    """SIGKILL for one of three runs that share a stage: the others end as if it had not been."""
+    for stage in ("generate_data", "sample teacher"):
+        for _ in range(tries):
+            root = reference.fresh(stage)
+            names = [root, *(alias(root, name) for name in ("second", "third"))]
+            workers = [start(name, stage, flags=["--share"]) for name in names]
+            time.sleep(chance.uniform(0, reference.seconds[stage]))
+            workers[0].kill()
+            for worker in workers:
+                worker.join()
+            codes = [worker.exitcode for worker in workers[1:]]
+            outputs = [Path(f"{name}.out").read_text() for name in names]
+            if codes != [0, 0]:
+                yield stage, f"exit codes {codes}: {outputs}"
+            else:
+                yield stage, reference.differing(root, stage)
+
+
 def disk(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """A disk that is full on the way: an exit code, the path and the bytes; and after space is made, the same end."""
     mount = reference.scratch / "small"  # the whole of a run; its output lies beside, where there is space
@@ -278,7 +304,8 @@ DAMAGED = [  # a file, a sibling to swap it with, and the stages whose rerun mus
     ("checkpoints/teacher/seed0/epoch-2/config.json", "generation_config.json"),
     ("checkpoints/student_direct/seed0/epoch-2/sha256.json", "../epoch-1/sha256.json"),
     ("checkpoints/student_direct/seed0/training.json", "selection.json"),
-    ("checkpoints/student_direct/seed0/selection.json", None),
+    ("checkpoints/student_direct/seed0/selection.json", "../../teacher/seed0/selection.json"),
+    ("scores/student_direct/tau1.00/seed0/test/by_ground_truth.json", "by_student_direct_seed0.json"),
 ]
 
 
@@ -340,24 +367,32 @@ def state(reference: Reference, tries: int, chance: random.Random) -> Iterator[t
         yield stage, wrong or ("" if told else "the damaged state was not named")
 
 
+def alias(root: Path, name: str) -> Path:
+    """Another name of a directory, so that each of the runs in it has an output of its own."""
+    other = root.with_name(name)
+    other.unlink(missing_ok=True)
+    other.symlink_to(root)
+    return other
+
+
 def pair(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """Two starts at once: one works, the other says who does, or finds all done."""
     for number in range(min(tries, 20)):
         stage = list(STAGES)[number % len(STAGES)]
         root = reference.fresh(stage)
-        other = root.with_name("other")
-        other.unlink(missing_ok=True)
-        other.symlink_to(root)  # another name of the directory, so that each has an output of its own
+        other = alias(root, "other")
         began = time.monotonic()
         both = [start(root, stage), start(other, stage)]
-        seconds = []
-        for process in both:
-            process.join()
-            seconds.append(time.monotonic() - began)
+        seconds = {}  # until each had ended
+        while len(seconds) < 2:
+            multiprocessing.connection.wait([each.sentinel for each in both if each not in seconds])
+            seconds |= {each: time.monotonic() - began for each in both if each not in seconds and not each.is_alive()}
         codes = sorted(process.exitcode for process in both)
         outputs = [Path(f"{path}.out").read_text() for path in (root, other)]
         if codes not in ([0, 2], [0, 0]):
             yield stage, f"exit codes {codes}: {outputs}"
+        elif codes == [0, 2] and min(seconds.values()) > 5:
+            yield stage, f"took {seconds} s to refuse"
         elif codes == [0, 2] and not any("is being written by process" in output for output in outputs):
             yield stage, f"said {outputs}"
         else:
@@ -405,7 +440,7 @@ def bad(reference: Reference, tries: int, chance: random.Random) -> Iterator[tup
             )
 
 
-FAULTS = dict(kill=kill, failpoint=failpoint, stop=stop, disk=disk, corrupt=corrupt, state=state, pair=pair, bad=bad)
+FAULTS = {each.__name__: each for each in (kill, failpoint, stop, disk, corrupt, state, pair, share, bad)}
 
 
 def main() -> None:

@@ -28,11 +28,11 @@ def entry(module: str, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a directory, with its time stamp and its bytes; .lock, which says who wrote last, apart."""
+    """Every file below a directory, with its time stamp and its bytes; the locks apart, which tell of runs."""
     return {
         str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in root.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", ".claims")
     }
 
 

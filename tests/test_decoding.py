@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from llm import config, decoding, processes, shards
 from llm.decoding import CachedDecoder, RecomputingDecoder, decoder, fitting_batch_size
 from llm.models import Language
-from llm.paths import Source
+from llm.paths import Paths, Source
 from llm.sampling import SampleSet, draw_set
 
 VOCABULARY = 30
@@ -88,9 +88,9 @@ def test_the_batch_is_halved_until_it_fits(monkeypatch):
 def test_every_architecture_can_be_drawn_as_a_set(name, tmp_path):
     model, _ = tiny(name)
     values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "prompt": [1]}
-    sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path)
-    draw_set(sample_set, model, Language(VOCABULARY, (1,), (3,)), config.build(values))
-    assert len(shards.read(tmp_path)) == 5
+    sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path / "set")
+    draw_set(sample_set, model, Language(VOCABULARY, (1,), (3,)), config.build(values), Paths(tmp_path))
+    assert len(shards.read(tmp_path / "set")) == 5
 
 
 @pytest.mark.parametrize(
@@ -98,21 +98,21 @@ def test_every_architecture_can_be_drawn_as_a_set(name, tmp_path):
 )
 def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, monkeypatch, capsys, error):
     model, _ = tiny("llama")
-    values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "shard_size": 10}
-    experiment = config.build(values | {"sampling_batch_size": 16, "prompt": [1]})
+    values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "shard_size": 60}
+    experiment = config.build(values | {"sampling_batch_size": 64, "prompt": [1]})
     language = Language(VOCABULARY, (1,), (3,))
     source = Source("ground_truth")
-    draw_set(SampleSet(source, "test", 25, tmp_path / "plenty"), model, language, experiment)
+    draw_set(SampleSet(source, "test", 90, tmp_path / "plenty"), model, language, experiment, Paths(tmp_path))
     whole_step = CachedDecoder.step
 
     def step(self, ids, positions):
-        if len(ids) > 4:
+        if len(ids) > 20:
             raise error
         return whole_step(self, ids, positions)
 
     monkeypatch.setattr(CachedDecoder, "step", step)
-    draw_set(SampleSet(source, "test", 25, tmp_path / "scarce"), model, language, experiment)
-    assert "drawing 4 sequences at a time" in capsys.readouterr().out
+    draw_set(SampleSet(source, "test", 90, tmp_path / "scarce"), model, language, experiment, Paths(tmp_path))
+    assert "drawing 16 sequences at a time" in capsys.readouterr().out
     plenty, scarce = (shards.read(tmp_path / name) for name in ("plenty", "scarce"))
     assert (plenty.ids == scarce.ids).all() and (plenty.offsets == scarce.offsets).all()
 
@@ -127,5 +127,5 @@ def test_another_error_is_not_taken_for_a_full_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(CachedDecoder, "step", step)
     assert processes.count() == 1
     with pytest.raises(RuntimeError, match="something else"):
-        sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path)
-        draw_set(sample_set, model, Language(VOCABULARY, (1,), ()), experiment)
+        sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path / "set")
+        draw_set(sample_set, model, Language(VOCABULARY, (1,), ()), experiment, Paths(tmp_path))

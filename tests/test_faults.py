@@ -17,7 +17,7 @@ SMALL = ["--num_train", "200", "--num_validation", "20", "--num_test", "20", "--
 
 def test_faults_survive():
     """Once each; all fault kinds but the two of which other tests have more."""
-    kinds = ["kill", "failpoint", "stop", "disk", "corrupt", "state", "pair"]
+    kinds = ["kill", "failpoint", "stop", "disk", "corrupt", "state", "pair", "share"]
     done = entry("scripts.fault_injection", "--tries", "1", "--only", *kinds)
     assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
@@ -46,9 +46,9 @@ def test_a_signal_to_the_script_reaches_the_stage(tmp_path):
 def test_a_second_run_is_told_who_writes(tmp_path):
     code = (
         "import sys, time\n"
-        "from llm import config, paths\n"
+        "from llm import config, locks, paths\n"
         "experiment, root, _ = config.parse('', sys.argv[1:])\n"
-        "with paths.writing(paths.Paths(root), experiment):\n"
+        "with locks.writing(paths.Paths(root), experiment):\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(60)\n"
     )

@@ -160,6 +160,29 @@ def test_a_directory_without_a_model(tmp_path):
         models.locate(str(tmp_path), ["config.json"])
 
 
+CUSTOM = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+
+
+@pytest.mark.parametrize("role", ["ground_truth", "teacher"])
+def test_the_code_that_comes_with_a_model_is_never_run(smoke, tmp_path, role):
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(CUSTOM | {"vocab_size": 64}))
+    (directory / "mine.py").write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')\nclass Config: ...\n")
+    experiment = dataclasses.replace(smoke, **{role: str(directory)})
+    with pytest.raises(UsageError, match=f"{role}: .* custom code"):
+        models.prepare_ground_truth(experiment, Paths(tmp_path / "run"))
+    assert not (tmp_path / "it-ran").exists() and not (tmp_path / "run").exists()
+
+
+def test_pickled_weights_are_not_loaded(smoke, tmp_path):
+    saved = save_model(GPT2, tmp_path / "gpt2", bos_token_id=0, eos_token_id=3)
+    (tmp_path / "gpt2" / "model.safetensors").unlink()
+    torch.save(saved.state_dict(), tmp_path / "gpt2" / "pytorch_model.bin")
+    with pytest.raises((UsageError, OSError), match="safetensors"):
+        models.prepare_ground_truth(dataclasses.replace(smoke, ground_truth=str(tmp_path / "gpt2")), Paths(tmp_path))
+
+
 # ----------------------------------------------------------------------------------------------------- refusing
 
 REFUSED = [
@@ -194,6 +217,14 @@ def test_a_prepared_ground_truth_is_not_looked_for_again(smoke, tmp_path):
 def test_a_ground_truth_that_cannot_be_prepared_leaves_nothing(smoke, tmp_path, change, told):
     with pytest.raises(UsageError, match=told):
         models.prepare_ground_truth(dataclasses.replace(smoke, **change), Paths(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("spec", [{"model_type": "nonsense"}, {**QWEN2, "hidden_size": "big"}, {"model_type": "clip"}])
+def test_a_model_that_cannot_be_built_is_refused_before_anything_is_sampled(smoke, tmp_path, role, spec):
+    with pytest.raises(UsageError, match=role if spec["model_type"] != "clip" else "no causal language model"):
+        models.prepare_ground_truth(dataclasses.replace(smoke, **{role: spec}), Paths(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

@@ -29,7 +29,7 @@ def test_each_model_learns_from_its_own_source(smoke):
 
 def test_a_directory_made_with_other_settings_is_refused(tmp_path, smoke):
     where = Paths(tmp_path)
-    paths.claim(where, smoke)
+    paths.keep_config(where, smoke)
     paths.check_config(where, dataclasses.replace(smoke, scoring_batch_size=7))
     with pytest.raises(UsageError, match=r"learning_rate: 0\.005 there, 0\.1 here"):
         paths.check_config(where, dataclasses.replace(smoke, learning_rate=0.1))

@@ -1,15 +1,24 @@
 """The four scripts in order on the smoke profile, again, and with everything that can be wrong at the door."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import yaml
 from conftest import contents, entry, run
 
 from llm import files, shards
 from llm.config import REPOSITORY
+from llm.eval_precision_and_recall import Model, read_scores, write_scores
+from llm.paths import Source
+from llm.sampling import SampleSet
 
 SCRIPTS = ["run_generate_data.sh", "run_train.sh", "run_eval_perplexity.sh", "run_eval_precision_and_recall.sh"]
 STUDENTS = ["student_direct", "student_tau0.80", "student_tau0.875", "student_tau0.95", "student_tau1.00"]
@@ -174,6 +183,40 @@ def test_two_processes_make_what_one_makes(first, tmp_path):
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path) == pytest.approx(losses(root), abs=1e-4)
     assert losses(tmp_path)[:20] == pytest.approx(losses(root)[:20], abs=1e-5)
+
+    cut = tmp_path / "cut"  # killed on the way, and run again: the same to the bit
+    for name in ("ground_truth", "samples"):
+        shutil.copytree(tmp_path / name, cut / name)
+    command = [*two, "llm.train", "--models", "teacher", "--profile", "smoke", "--out", str(cut), "--save_steps", "10"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment) as launcher:
+        while not list(cut.glob("checkpoints/teacher/seed0/state-*")):
+            assert launcher.poll() is None
+            time.sleep(0.05)
+        for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+            process.kill()
+    done = run(*command, OMP_NUM_THREADS="1")
+    assert done.returncode == 0 and "going on from" in done.stdout, done.stderr
+    assert losses(cut) == losses(tmp_path)
+    checkpoints = sorted(tmp_path.glob("checkpoints/teacher/seed0/epoch-*/model.safetensors"))
+    assert checkpoints
+    assert all((cut / each.relative_to(tmp_path)).read_bytes() == each.read_bytes() for each in checkpoints)
+
+
+def test_scores_are_of_one_set_by_one_scorer(tmp_path):
+    """Whatever is put in the place of a file of scores, or of what it was computed from, it is noticed."""
+    sets = [SampleSet(Source("teacher", 0), split, 3, tmp_path / split) for split in ("train", "test")]
+    scorers = [Model("student_direct", 0, tmp_path / f"epoch-{epoch}") for epoch in (1, 2)]
+    for directory in ("train", "test", "epoch-1", "epoch-2"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / ("manifest.json" if "t" in directory else files.SEAL)).write_text(directory)
+    path, values = tmp_path / "scores.json", np.array([-1.25, -0.1, -1e-17])
+    write_scores(path, sets[0], scorers[0], values)
+    assert read_scores(path, sets[0], scorers[0]).tolist() == values.tolist()
+    assert read_scores(path, sets[1], scorers[0]) is None
+    assert read_scores(path, sets[0], scorers[1]) is None
+    (tmp_path / "epoch-1" / files.SEAL).write_text("trained again")
+    assert read_scores(path, sets[0], scorers[0]) is None
 
 
 # ------------------------------------------------------------------------------------------------------- errors

@@ -58,11 +58,30 @@ def test_every_flipped_byte_is_noticed(tmp_path):
     store(tmp_path)
     path = shards.shard_path(tmp_path, 1)
     whole = path.read_bytes()
+    manifest = shards.read_manifest(tmp_path)
     for offset in range(0, len(whole), 7):
         path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :])
-        assert shards.missing_shards(tmp_path, 4, 2) == [1], offset
+        assert shards.damaged(tmp_path, manifest) == [path.name], offset
     path.write_bytes(whole)
-    assert shards.missing_shards(tmp_path, 4, 2) == []
+    assert shards.damaged(tmp_path, manifest) == []
+
+
+def test_what_is_damaged_is_discarded_with_the_mark_of_completeness(tmp_path):
+    store(tmp_path)
+    assert shards.discard_damaged(tmp_path) == []
+    path = shards.shard_path(tmp_path, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert shards.discard_damaged(tmp_path) == [path]
+    assert [each.name for each in tmp_path.iterdir()] == ["shard-00000.parquet"]
+    assert shards.missing_shards(tmp_path, 4, 2) == [1]
+
+
+def test_the_manifest_of_another_set_is_none(tmp_path):
+    store(tmp_path / "one")
+    store(tmp_path / "other")
+    shards.manifest_path(tmp_path / "one").write_bytes(shards.manifest_path(tmp_path / "other").read_bytes())
+    assert shards.read_manifest(tmp_path / "one") is None
+    assert shards.read_manifest(tmp_path / "other") is not None
 
 
 def test_a_torn_shard_is_noticed_before_there_is_a_manifest(tmp_path):
