@@ -80,7 +80,7 @@ def remove_leftovers(root: Path, name: str = "") -> None:
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)  # it may have been in a directory that is gone
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -72,6 +72,17 @@ def test_a_record_of_which_any_character_has_changed_is_no_record(tmp_path):
     assert files.read_record(tmp_path / "none.json") is None
 
 
+def test_leftovers_are_removed_whatever_they_are_in(tmp_path):
+    for name in (".one.1.tmp", "deep/.two.2.tmp", ".directory.3.tmp/.three.4.tmp", ".directory.3.tmp/four"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    (tmp_path / "kept").write_text("whole")
+    files.remove_leftovers(tmp_path, "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".directory.3.tmp", "deep", "kept"]
+    files.remove_leftovers(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["deep", "kept"]
+
+
 def test_a_record_in_the_place_of_another_is_no_record(tmp_path):
     for name in ("one", "other"):
         files.write_record(tmp_path / name / "selection.json", {"model": name})
