@@ -50,23 +50,34 @@ def log_likelihood(
     """[n] float64: log p(x) of each sequence's generated ids at temperature 1, nats per sequence.
 
     Token log-probabilities are float32 (the model's weights are expected to be), their sums float64. Sequences are
-    scored longest first, so that a batch holds like lengths. progress is called with the tokens of each batch.
+    scored longest first, so that a batch holds like lengths; a batch that does not fit into memory is halved.
+    progress is called with the tokens of each batch.
     """
     import torch
 
+    from llm.decoding import is_out_of_memory
     from llm.next_token import IGNORED, NextTokenLoss
 
     loss = NextTokenLoss(model)
     order = np.argsort(-samples.lengths, kind="stable")
     result = np.empty(len(samples))
+    start = 0
     with torch.inference_mode():
-        for start in range(0, len(samples), batch_size):
+        while start < len(samples):
             rows = order[start : start + batch_size]
-            ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
-            nats = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
-            nats.index_add_(0, (targets != IGNORED).nonzero()[:, 0], loss(ids, targets).double())
+            try:
+                ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
+                nats = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
+                nats.index_add_(0, (targets != IGNORED).nonzero()[:, 0], loss(ids, targets).double())
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or len(rows) == 1:
+                    raise
+                batch_size = len(rows) // 2
+                processes.say(f"out of memory: scoring {batch_size} sequences at a time")
+                continue
             result[rows] = -nats.cpu().numpy()
             progress(int(samples.num_scored[rows].sum()))
+            start += len(rows)
     return result
 
 

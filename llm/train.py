@@ -149,9 +149,15 @@ def train(
                         loss = backward(batch).item()
                         break
                     except RuntimeError as error:
-                        # Several processes would have to agree on it; they stop instead.
-                        if not is_out_of_memory(error) or micro_batch_size == 1 or accelerator.num_processes > 1:
+                        if not is_out_of_memory(error) or micro_batch_size == 1:
                             raise
+                        if (
+                            accelerator.num_processes > 1
+                        ):  # they would have to agree on it, in the middle of a reduction
+                            raise UsageError(
+                                f"{title}: out of memory with micro-batches of {micro_batch_size}: lower "
+                                "micro_batch_size, which changes neither the global batch nor the results"
+                            ) from None
                     optimizer.zero_grad()
                     micro_batch_size //= 2
                     say(f"out of memory: the global batch in micro-batches of {micro_batch_size}")

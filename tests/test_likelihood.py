@@ -7,6 +7,7 @@ from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 
 from llm.likelihood import cross_entropy, log_likelihood, perplexity, ratio_estimate
 from llm.models import Language
+from llm.next_token import NextTokenLoss
 from llm.sampling import Stream, sample
 from llm.shards import Samples
 
@@ -39,6 +40,21 @@ def test_batches_and_padding_change_nothing():
     one = log_likelihood(model, samples, 1)
     np.testing.assert_allclose(log_likelihood(model, samples, 64), one, rtol=1e-6)
     np.testing.assert_allclose(log_likelihood(model, samples, 3), one, rtol=1e-6)
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing(monkeypatch, capsys):
+    model, samples = tiny_llama(3, vocab_size=50), mixed_samples()
+    plenty = log_likelihood(model, samples, 8)
+    forward = NextTokenLoss.forward
+
+    def full_above_3(self, ids, targets):
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, ids, targets)
+
+    monkeypatch.setattr(NextTokenLoss, "forward", full_above_3)
+    np.testing.assert_allclose(log_likelihood(model, samples, 64), plenty, rtol=1e-6)
+    assert capsys.readouterr().out.splitlines()[-1] == "out of memory: scoring 2 sequences at a time"
 
 
 def test_against_enumeration():
