@@ -8,7 +8,9 @@
 Writes selection.json beside a model's checkpoints and results/perplexity.json. Test samples take no part in this.
 """
 
-from llm import config, files, locks, models, paths, processes, shards
+from functools import partial
+
+from llm import config, files, locks, models, paths, processes, shards, timings
 from llm.config import Experiment, UsageError
 from llm.likelihood import perplexity, score
 from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
@@ -22,7 +24,9 @@ def select(name: str, seed: int, validation: shards.Samples, experiment: Experim
     rows = []
     for epoch in range(1, experiment.epochs(name) + 1):
         model = models.load(where.checkpoint(name, seed, epoch), torch.float32, processes.state().device)
-        log_prob = score(model, validation, experiment.scoring_batch_size, f"{name} seed {seed} epoch {epoch}")
+        told = ("score", name, f"{name} seed {seed} epoch {epoch}")
+        bar_of = partial(timings.progress, *told, where=where)
+        log_prob = score(model, validation, experiment.scoring_batch_size, bar_of)
         rows.append({"epoch": epoch, "perplexity": perplexity(log_prob, validation.num_scored)})
     best = min(rows, key=lambda row: row["perplexity"])["epoch"]
     return {

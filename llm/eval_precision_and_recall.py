@@ -11,11 +11,12 @@ second run only reads them. Writes results/precision_recall.json, which scripts/
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from llm import config, files, locks, models, paths, preflight, processes, shards
+from llm import config, files, locks, models, paths, preflight, processes, shards, timings
 from llm.config import Experiment, UsageError
 from llm.likelihood import CrossEntropy, cross_entropy, score
 from llm.models import derive_seed
@@ -74,7 +75,8 @@ def complete_scores(scorer: Model, sample_sets: list[SampleSet], experiment: Exp
 
     model = models.load(scorer.weights, torch.float32, processes.state().device)
     for each in todo:
-        log_prob = score(model, shards.read(each.directory), experiment.scoring_batch_size, f"{each} by {scorer.title}")
+        bar_of = partial(timings.progress, "score", scorer.name, f"{each} by {scorer.title}", where=where)
+        log_prob = score(model, shards.read(each.directory), experiment.scoring_batch_size, bar_of)
         if processes.is_main():
             write_scores(destination[each], each, scorer, log_prob)
 

@@ -10,10 +10,12 @@ log-probabilities over the number of scored tokens (the paper's unit); per seque
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
 from llm import processes
 from llm.shards import Samples
@@ -81,14 +83,16 @@ def log_likelihood(
     return result
 
 
-def score(model: "PreTrainedModel", samples: Samples, batch_size: int, title: str) -> np.ndarray:
-    """`log_likelihood` with a progress bar, shared among a run's processes; each gets the whole result."""
+def score(
+    model: "PreTrainedModel", samples: Samples, batch_size: int, bar_of: Callable[[int], AbstractContextManager[tqdm]]
+) -> np.ndarray:
+    """`log_likelihood` shared among a run's processes; each gets the whole result. bar_of: a bar of so many tokens."""
     from accelerate.utils import gather_object
 
     state = processes.state()
     rows = np.arange(len(samples))[state.process_index :: state.num_processes]
     mine = samples.take(rows)
-    with processes.progress(f"score {title}", int(mine.num_scored.sum())) as bar:
+    with bar_of(int(mine.num_scored.sum())) as bar:
         part = log_likelihood(model, mine, batch_size, bar.update)
     result = np.empty(len(samples))
     for their_rows, their_part in gather_object([(rows, part)]):

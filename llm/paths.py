@@ -11,6 +11,7 @@
   scores/student_direct/seed0/test/by_ground_truth.json
   results/                                                 perplexity.json  precision_recall.json
   figures/
+  timings.jsonl                                            what the work above took (llm/timings.py)
   .lock  .claims                                           of the runs that write here (llm/locks.py)
 """
 
@@ -67,6 +68,10 @@ class Paths:
     @property
     def claims(self) -> Path:
         return self.root / ".claims"
+
+    @property
+    def timings(self) -> Path:
+        return self.root / "timings.jsonl"
 
     @property
     def ground_truth(self) -> Path:

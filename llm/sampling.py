@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import processes, shards
+from llm import processes, shards, timings
 from llm.config import Experiment
 from llm.locks import claimed
 from llm.models import Language, derive_seed
@@ -219,7 +219,8 @@ def draw_set(
             bar.update(before - bar.n)
             processes.say(f"out of memory: drawing {batch_size} sequences at a time")
 
-    with processes.progress(f"sample {sample_set}", sum(len(ranges[k]) for k in missing) * num_steps) as bar:
+    total = sum(len(ranges[k]) for k in missing) * num_steps
+    with timings.progress("sample", sample_set.source.model, str(sample_set), total, where) as bar:
         while missing:
             num_before = len(missing)
             for shard in missing.copy():

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import config, files, locks, models, paths, preflight, processes, resume, shards
+from llm import config, files, locks, models, paths, preflight, processes, resume, shards, timings
 from llm.config import Experiment, UsageError
 from llm.likelihood import padded_batch
 from llm.models import Language, derive_seed
@@ -126,11 +127,11 @@ def train(
                 share = weight * nats / int(samples.num_scored[batch].sum())
                 accelerator.backward(share)
                 loss += share.detach()
-        return accelerator.reduce(loss, "mean")
+        return loss
 
     log_path = where.log(name, seed) if accelerator.is_main_process else Path(os.devnull)
-    bar = processes.progress(f"train {title}", num_tokens)
-    with files.appending(log_path) as log, bar, processes.stopping_between_steps() as stopped:
+    timed_bar = timings.progress("train", name, title, num_tokens, where)
+    with files.appending(log_path) as log, timed_bar as bar, processes.stopping_between_steps() as stopped:
         for epoch in range(1, epochs + 1):
             order_seed = derive_seed(experiment.seed, "order", role(name), seed, epoch)
             batches = epoch_batches(samples.lengths, experiment.batch_size, order_seed)
@@ -146,7 +147,7 @@ def train(
                 )
                 while True:
                     try:
-                        loss = backward(batch).item()
+                        share = backward(batch)
                         break
                     except RuntimeError as error:
                         if not is_out_of_memory(error) or micro_batch_size == 1:
@@ -161,6 +162,9 @@ def train(
                     optimizer.zero_grad()
                     micro_batch_size //= 2
                     say(f"out of memory: the global batch in micro-batches of {micro_batch_size}")
+                # Whichever process is told to stop, all do after the same step.
+                both = torch.stack([share, torch.full_like(share, stopped() is not None)])
+                loss, told_to_stop = accelerator.reduce(both, "mean").tolist()
                 grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), experiment.max_grad_norm))
                 learning_rate = schedule.get_last_lr()[0]
                 if not math.isfinite(loss) or not math.isfinite(grad_norm):
@@ -187,10 +191,10 @@ def train(
                     with files.atomic(where.checkpoint(name, seed, epoch)) as temporary:
                         model.save_pretrained(temporary)
                         files.seal(temporary)
-                if (number := stopped()) or step % experiment.save_steps == 0:
+                if told_to_stop or step % experiment.save_steps == 0:
                     save_state(step)
-                if number:
-                    raise processes.Stopped(number)
+                if told_to_stop:
+                    raise processes.Stopped(stopped() or signal.SIGTERM)
         if accelerator.is_main_process:
             log.flush()
             os.fsync(log.fileno())

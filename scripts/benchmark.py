@@ -53,15 +53,22 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def interleaved(ways: dict[str, Callable[[], float]], num_pairs: int) -> dict[str, list[float]]:
-    """Each way once per round, in turn, after one round that does not count. A way returns its own rate."""
+def interleaved(
+    ways: dict[str, Callable[[], float]], num_pairs: int, warm_up: Callable[[], object] | None = None
+) -> dict[str, list[float]]:
+    """Each way once per round, in turn, after a warm-up: a round that does not count, where none is given.
+
+    A way returns its own rate.
+    """
     rates = {name: [] for name in ways}
-    with processes.progress("rounds", (num_pairs + 1) * len(ways), unit="run") as bar:
-        for _ in range(num_pairs + 1):
+    with processes.progress("rounds", num_pairs * len(ways), unit="run") as bar:
+        for each in ways.values() if warm_up is None else [warm_up]:
+            each()
+        for _ in range(num_pairs):
             for name, way in ways.items():
                 rates[name].append(way())
                 bar.update()
-    return {name: values[1:] for name, values in rates.items()}
+    return rates
 
 
 def ratio(rates: dict[str, list[float]], ours: str, other: str) -> str:

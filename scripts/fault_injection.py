@@ -46,6 +46,7 @@ STAGES = {  # in the order of the four scripts
     "eval_perplexity": ["eval_perplexity"],
     "eval_precision_and_recall": ["eval_precision_and_recall"],
 }
+NOT_COMPARED = (".lock", ".claims", "timings.jsonl")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -93,7 +94,7 @@ def timeless(path: Path) -> bytes:
 
 def hashes(root: Path) -> dict[str, str]:
     """The sha256 of every artefact; a temporary file or a state left over is one too many."""
-    files = [path for path in root.rglob("*") if path.is_file() and path.name not in (".lock", ".claims")]
+    files = [path for path in root.rglob("*") if path.is_file() and path.name not in NOT_COMPARED]
     return {str(path.relative_to(root)): hashlib.sha256(timeless(path)).hexdigest() for path in files}
 
 

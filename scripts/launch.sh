@@ -1,5 +1,6 @@
 # Sourced by the run_*.sh scripts: how a stage is started. PROFILE, NPROC and OUT come from the environment.
-# Defines `stage MODULE ARGUMENTS...`, which runs one Python entry of this repository on NPROC processes.
+# Defines `stage MODULE ARGUMENTS...`, which runs one Python entry of this repository on NPROC processes. On several
+# nodes (NNODES) the same script runs on each, and HEAD=host:port is the first one's; the ports after it are used too.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 need torch pyarrow yaml
@@ -9,28 +10,36 @@ export TOKENIZERS_PARALLELISM=false
 # training on a CPU 1.3 to 2 times as fast (the same steps timed alternately with and without).
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
 
+num_stages=0
 stage() {
-  local module=$1
+  local module=$1 rendezvous=(--standalone)
   shift
   local arguments=(--profile "${PROFILE:-cpu}" ${OUT:+--out "$OUT"} "$@")
-  if [[ ${NPROC:-1} == 1 ]]; then
+  if [[ ${NNODES:-1} != 1 ]]; then
+    # A port a stage: a node that is ahead must not meet the store of the stage before.
+    num_stages=$((num_stages + 1))
+    local endpoint=${HEAD%:*}:$((${HEAD##*:} + num_stages))
+    rendezvous=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-endpoint "$endpoint" --rdzv-id "$module-$num_stages")
+  elif [[ ${NPROC:-1} == 1 ]]; then
     forwarding_signals python -m "$module" "${arguments[@]}"
-  else
-    # Not `accelerate launch`, which starts a single process on a machine without GPUs; accelerate reads torchrun's.
-    forwarding_signals torchrun --standalone --nproc-per-node "$NPROC" --module "$module" "${arguments[@]}"
+    return
   fi
+  # Not `accelerate launch`, which starts a single process on a machine without GPUs; accelerate reads torchrun's.
+  forwarding_signals torchrun "${rendezvous[@]}" --nproc-per-node "${NPROC:-1}" --module "$module" "${arguments[@]}"
 }
 
-# Run a command so that a signal to this shell reaches it: alone, bash would die and leave its child running.
+# Run a command so that a signal to this shell reaches it: alone, bash would die and leave its child running. Then the
+# status says so (143), whatever torchrun makes of it.
 forwarding_signals() {
   "$@" &
-  local child=$! status
-  trap 'kill -TERM "$child" 2>/dev/null || true' INT TERM
+  local child=$! status signalled=
+  trap 'signalled=yes; kill -TERM "$child" 2>/dev/null || true' INT TERM
   while true; do
     status=0
     wait "$child" || status=$?
     kill -0 "$child" 2>/dev/null || break # a signal also ends the wait
   done
   trap - INT TERM
+  [[ -z $signalled || $status == 0 ]] || status=143
   return "$status"
 }
