@@ -9,10 +9,10 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_origin
 
 import yaml
 
@@ -50,8 +50,10 @@ class Experiment:
     vocab_size: int | None = setting((int, None), "keep only the first so many ids of p* (null: all)", low=2)
     teacher: str | dict = setting((str, dict), "p': a model config, or a hub id or directory whose config is used")
     student: str | dict = setting((str, dict), "p'': a model config, or a hub id or directory whose config is used")
-    prompt: str | tuple[int, ...] = setting(
-        (str, tuple[int, ...]), "what every sequence starts with: text or token ids", low=0
+    prompt: str | tuple[int, ...] | tuple[str, ...] | tuple[tuple[int, ...], ...] = setting(
+        (str, tuple[int, ...], tuple[str, ...], tuple[tuple[int, ...], ...]),
+        "what sequences start with: text or token ids, or a list of these of which each takes one at random",
+        low=0,
     )
     max_length: int = setting(int, "longest sequence, prompt included", low=2)
     temperatures: tuple[float, ...] = setting(
@@ -93,6 +95,12 @@ class Experiment:
         """What the results depend on: all fields but those that only set the speed."""
         return {k: v for k, v in self.to_dict().items() if not FIELDS[k].metadata["speed_only"]}
 
+    @property
+    def prompts(self) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
+        """The prompts, also where there is one."""
+        several = isinstance(self.prompt, tuple) and not isinstance(self.prompt[0], int)
+        return self.prompt if several else (self.prompt,)
+
     def epochs(self, model: str) -> int:
         return self.teacher_epochs if model == "teacher" else self.student_epochs
 
@@ -103,6 +111,7 @@ FIELDS = {f.name: f for f in dataclasses.fields(Experiment)}
 def _kind_name(kind) -> str:
     names = {str: "text", int: "a whole number", float: "a number", dict: "a mapping", None: "null"}
     names |= {tuple[int, ...]: "a list of whole numbers", tuple[float, ...]: "a list of numbers"}
+    names |= {tuple[str, ...]: "a list of texts", tuple[tuple[int, ...], ...]: "a list of such lists"}
     return " or ".join(names[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
 
 
@@ -115,7 +124,7 @@ def _as_kind(value, kind):
             except TypeError:
                 continue
         raise TypeError
-    if kind in (tuple[int, ...], tuple[float, ...]) and isinstance(value, (list, tuple)) and value:
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)) and value:
         return tuple(_as_kind(item, kind.__args__[0]) for item in value)
     if kind is None and value is None:
         return None
@@ -132,6 +141,15 @@ def _as_kind(value, kind):
     raise TypeError
 
 
+def _flat(value) -> Iterator:
+    """A value, or what a tuple holds at any depth."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
 def _checked(name: str, value):
     """The value of one field, converted; UsageError naming the field where the kind or the range is wrong."""
     meta = FIELDS[name].metadata
@@ -139,7 +157,7 @@ def _checked(name: str, value):
         value = _as_kind(value, meta["kind"])
     except TypeError:
         raise UsageError(f"{name} is {value!r}: it must be {_kind_name(meta['kind'])}") from None
-    for item in value if isinstance(value, tuple) else (value,):
+    for item in _flat(value):
         if isinstance(item, (int, float)):
             if not math.isfinite(item):
                 raise UsageError(f"{name} is {item}: it must be finite")
@@ -151,7 +169,7 @@ def _checked(name: str, value):
                 raise UsageError(f"{name} is {item}: it must be above {meta['above']}")
     if meta["choices"] and value not in meta["choices"]:
         raise UsageError(f"{name} is {value!r}: it must be one of {', '.join(meta['choices'])}")
-    if value in ("", {}):
+    if value in ("", {}) or (isinstance(value, tuple) and "" in value):
         raise UsageError(f"{name} is empty")
     return value
 

@@ -32,7 +32,7 @@ class Language:
     """What the three distributions share: their ids, where every sequence starts, and where it may end."""
 
     vocab_size: int
-    prompt_ids: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]  # ids; of several, each sequence takes one at random
     eos_token_ids: tuple[int, ...]
 
 
@@ -134,12 +134,18 @@ def check(experiment: Experiment, paths: Paths) -> None:
             raise UsageError(
                 f"{role} has a vocabulary of {theirs} ids, but ground_truth has {vocab_size}: they must be the same"
             )
-    if isinstance(experiment.prompt, tuple) and vocab_size:
-        _check_ids(experiment.prompt, "prompt", vocab_size)
-    if len(experiment.prompt) >= experiment.max_length and isinstance(experiment.prompt, tuple):
-        raise UsageError(
-            f"max_length is {experiment.max_length}, which leaves no room after {len(experiment.prompt)} ids of prompt"
-        )
+    for prompt in experiment.prompts:
+        if isinstance(prompt, tuple):
+            _check_prompt(prompt, vocab_size, experiment.max_length)
+
+
+def _check_prompt(ids: tuple[int, ...], vocab_size: int | None, max_length: int) -> None:
+    if vocab_size:
+        _check_ids(ids, "prompt", vocab_size)
+    if not ids:
+        raise UsageError("the tokenizer makes no id of a prompt: every sequence must start with one")
+    if len(ids) >= max_length:
+        raise UsageError(f"max_length is {max_length}, which leaves no room after {len(ids)} ids of prompt")
 
 
 def _check_ids(ids: tuple[int, ...], what: str, vocab_size: int) -> None:
@@ -209,19 +215,16 @@ def prepare_ground_truth(experiment: Experiment, paths: Paths) -> Language:
                 f"vocab_size is {experiment.vocab_size}, but ground_truth has only {model.config.vocab_size} ids"
             )
         model.resize_token_embeddings(experiment.vocab_size)
-    prompt = experiment.prompt
-    if isinstance(prompt, str):
+    prompts = experiment.prompts
+    if isinstance(prompts[0], str):
         if tokenizer is None:
             raise UsageError("ground_truth has no tokenizer: give prompt as a list of token ids")
-        prompt = tuple(tokenizer(prompt).input_ids)
+        prompts = tuple(tuple(tokenizer(prompt).input_ids) for prompt in prompts)
     eos = model.config.eos_token_id
-    language = Language(model.config.vocab_size, prompt, tuple([eos] if isinstance(eos, int) else eos or ()))
-    _check_ids(language.prompt_ids, "prompt", language.vocab_size)
+    language = Language(model.config.vocab_size, prompts, tuple([eos] if isinstance(eos, int) else eos or ()))
+    for prompt in prompts:
+        _check_prompt(prompt, language.vocab_size, experiment.max_length)
     _check_ids(language.eos_token_ids, "end-of-sequence token", language.vocab_size)
-    if not 0 < len(prompt) < experiment.max_length:
-        raise UsageError(
-            f"the prompt has {len(prompt)} ids: it needs 1 to {experiment.max_length - 1}, fewer than max_length"
-        )
     with torch.device("meta"):  # what cannot be built is refused now, not after the hours that sampling takes
         for role in ("teacher", "student"):
             build(getattr(experiment, role), role, language, 0)
@@ -248,7 +251,7 @@ def read_language(paths: Paths) -> Language | None:
     sealed, saved = read_json(paths.ground_truth / SEAL), read_json(path)
     if sealed is None or saved is None or sealed.get(path.name) != sha256(path):
         return None
-    return Language(saved["vocab_size"], tuple(saved["prompt_ids"]), tuple(saved["eos_token_ids"]))
+    return Language(saved["vocab_size"], tuple(map(tuple, saved["prompts"])), tuple(saved["eos_token_ids"]))
 
 
 def load_tokenizer(paths: Paths) -> "PreTrainedTokenizerBase | None":

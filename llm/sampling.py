@@ -56,6 +56,15 @@ class Stream:
         ]
         return np.stack(rows)
 
+    def choices(self, indices: Sequence[int], num: int) -> list[int]:
+        """One of num, uniformly, for each index; from other counters than its uniforms."""
+        if num == 1:
+            return [0] * len(indices)
+        return [
+            int(np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, index, 1])).integers(num))
+            for index in indices
+        ]
+
 
 def sample(
     model: "PreTrainedModel",
@@ -68,7 +77,7 @@ def sample(
     batch_size: int,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Samples:
-    """The sequences with these indices, each the prompt and what the model adds up to its EOS or `max_length`.
+    """The sequences with these indices, each a prompt and what the model adds up to its EOS or `max_length`.
 
     At most batch_size are under way at a time; the next takes the place of one that ends. On a CPU in float32 the ids
     do not depend on batch_size. log_prob is log p(x ; tau) of
@@ -79,14 +88,19 @@ def sample(
 
     from llm.decoding import decoder
 
-    total, first = len(indices), len(language.prompt_ids) - 1  # first: the position that the first draw follows
-    device = model.device
+    total, device, several = len(indices), model.device, len(language.prompts) > 1
+    prompts = [language.prompts[choice] for choice in stream.choices(indices, len(language.prompts))]
+    first = _num_shared(language.prompts) - 1  # sequences start at this position: what is before, all have in common
     uniforms = torch.from_numpy(stream.uniforms(indices, max_length - 1 - first)).to(device)
     uniforms = torch.nn.functional.pad(uniforms, (0, 0, 0, 1))
     eos = torch.tensor(language.eos_token_ids, dtype=torch.long, device=device)
     # One row more than there are sequences, for the slots that have none left.
     ids = torch.zeros(total + 1, max_length, dtype=torch.long, device=device)
-    ids[:, : first + 1] = torch.tensor(language.prompt_ids, device=device)
+    num_given = torch.full_like(ids[:, 0], first + 1)  # ids of the prompt
+    ids[:, : first + 1] = torch.tensor(language.prompts[0][: first + 1], device=device)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt, device=device)
+        num_given[row] = len(prompt)
     lengths = torch.zeros(total + 1, dtype=torch.long, device=device)
     log_prob = torch.zeros(total + 1, dtype=torch.float64, device=device)
 
@@ -105,10 +119,12 @@ def sample(
             logits = slots.step(ids[rows, positions], positions)
             token, token_log_prob = draw(logits, temperature, uniforms[rows, positions - first])
             positions = torch.where(rows < total, positions + 1, first)
-            ids[rows, positions] = token
-            log_prob[rows] += token_log_prob
-            progress(num_running)
-            ended = ((torch.isin(token, eos) | (positions == max_length - 1)) & (rows < total)).nonzero()[:, 0]
+            drawn = positions >= num_given[rows]  # else the prompt goes on
+            ids[rows, positions] = torch.where(drawn, token, ids[rows, positions])
+            log_prob[rows] += torch.where(drawn, token_log_prob, 0)
+            progress(int((drawn & (rows < total)).sum()) if several else num_running)
+            ends = (torch.isin(token, eos) & drawn) | (positions == max_length - 1)
+            ended = (ends & (rows < total)).nonzero()[:, 0]
             lengths[rows[ended]] = positions[ended] + 1
             # The next sequences take these slots; where there are none left, the spare row does.
             rows[ended] = torch.arange(started, started + len(ended), device=device).clamp_(max=total)
@@ -116,7 +132,18 @@ def sample(
             started = min(started + len(ended), total)
     table = ids.cpu().numpy()
     ended_at = lengths.tolist()
-    return Samples.of([table[i, : ended_at[i]] for i in range(total)], first + 1, log_prob[:total].cpu().numpy())
+    sequences = [table[i, : ended_at[i]] for i in range(total)]
+    return Samples.of(sequences, [len(prompt) for prompt in prompts], log_prob[:total].cpu().numpy())
+
+
+def _num_shared(prompts: Sequence[Sequence[int]]) -> int:
+    """With how many ids all prompts start alike, at least 1: a sequence that starts at its first id shares nothing."""
+    num_shared = 0
+    for ids in zip(*prompts, strict=False):
+        if len(set(ids)) > 1:
+            break
+        num_shared += 1
+    return max(num_shared, 1)
 
 
 def draw(logits: "torch.Tensor", temperature: float, uniforms: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
@@ -194,7 +221,7 @@ def draw_set(
     missing = shards.missing_shards(directory, sample_set.num_sequences, experiment.shard_size)
     num_missing, num_drawn = len(missing), 0
     stream = Stream.of(experiment.seed, sample_set.source.relative.as_posix(), sample_set.split)
-    num_steps = experiment.max_length - len(language.prompt_ids)
+    num_steps = experiment.max_length - min(map(len, language.prompts))
     batch_size = fitting_batch_size(model, experiment.max_length, experiment.sampling_batch_size)
 
     def draw_shard(indices: range) -> Samples:

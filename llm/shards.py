@@ -52,11 +52,12 @@ class Samples:
         return Samples(ids, offsets, self.num_prompt[rows], self.log_prob[rows])
 
     @classmethod
-    def of(cls, sequences: list, num_prompt: int, log_prob) -> "Samples":
-        """From a list of id sequences that share a prompt of `num_prompt` ids."""
+    def of(cls, sequences: list, num_prompt: int | list[int], log_prob) -> "Samples":
+        """From a list of id sequences; num_prompt: of each, or the same of all."""
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
         ids = np.concatenate([np.asarray(s) for s in sequences])
-        return cls(ids, offsets, np.full(len(sequences), num_prompt, np.int64), np.asarray(log_prob, np.float64))
+        prompts = np.full(len(sequences), num_prompt, np.int64)
+        return cls(ids, offsets, prompts, np.asarray(log_prob, np.float64))
 
     @classmethod
     def concatenate(cls, parts: list["Samples"]) -> "Samples":

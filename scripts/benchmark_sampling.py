@@ -38,7 +38,7 @@ def ours(model, language: Language, num: int, max_length: int, batch_size: int |
 
 def generate(model, language: Language, num: int, max_length: int) -> int:
     """transformers' own sampling, with every default that would change the distribution undone; its useful tokens."""
-    prompt = torch.tensor(language.prompt_ids, device=model.device).repeat(num, 1)
+    prompt = torch.tensor(language.prompts[0], device=model.device).repeat(num, 1)
     eos = list(language.eos_token_ids)
     ids = model.generate(
         prompt,
@@ -84,7 +84,7 @@ def ends_for(samples, target: float, vocab_size: int) -> tuple[int, ...]:
 
 
 def compare(model, language: Language, num: int, max_length: int, num_pairs: int, with_limit: bool) -> None:
-    num_steps = max_length - len(language.prompt_ids)
+    num_steps = max_length - len(language.prompts[0])
 
     def rate_of_ours():
         seconds, samples = timed(lambda: ours(model, language, num, max_length))
@@ -140,11 +140,11 @@ def main() -> None:
         return count_differing(benchmark.load(directory, "float32"), language, *size)
     model = benchmark.load(directory, args.dtype)
     print(f"{model.num_parameters() / 1e6:.0f}M parameters, {language.vocab_size:,} ids, {args.dtype}, {model.device}")
-    endless = Language(language.vocab_size, language.prompt_ids, ())
+    endless = Language(language.vocab_size, language.prompts, ())
     print(f"\n{args.num_sequences} sequences of {args.max_length} tokens")
     compare(model, endless, *size, args.num_pairs, with_limit=True)
     ends = ends_for(ours(model, endless, *size), args.max_length / 4, language.vocab_size)
-    early = Language(language.vocab_size, language.prompt_ids, ends)
+    early = Language(language.vocab_size, language.prompts, ends)
     mean = ours(model, early, *size).lengths.mean()
     print(f"\n{args.num_sequences} sequences that {len(ends)} of the ids end: {mean:.1f} tokens of {args.max_length}")
     compare(model, early, *size, args.num_pairs, with_limit=False)

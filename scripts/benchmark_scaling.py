@@ -38,7 +38,7 @@ def prepare(stage: str, num_sequences: int, max_length: int, vocab_size: int):
     values["teacher"]["max_position_embeddings"] = values["student"]["max_position_embeddings"] = max_length
     values |= {"max_length": max_length, "vocab_size": vocab_size, "num_train": num_sequences, "teacher_epochs": 1}
     experiment: Experiment = config.build(values)
-    language = Language(vocab_size, experiment.prompt, ())
+    language = Language(vocab_size, (experiment.prompt,), ())
     model = models.build(experiment.teacher, "teacher", language, seed=0).to(processes.state().device)
     rng = np.random.default_rng(0)
     samples = Samples.of(

@@ -38,7 +38,7 @@ def experiment_of(max_length: int) -> Experiment:
 
 
 def language_of(experiment: Experiment) -> Language:
-    return Language(experiment.vocab_size, experiment.prompt, ())
+    return Language(experiment.vocab_size, (experiment.prompt,), ())
 
 
 def spread(num: int, max_length: int, vocab_size: int) -> Samples:

@@ -32,7 +32,7 @@ def rate_of_sampling(model, language: Language, experiment: Experiment) -> tuple
         arguments = dict(temperature=1.0, max_length=max_length, batch_size=experiment.sampling_batch_size)
         return sample(model, language, range(number), stream=Stream.of("calibration"), **arguments)
 
-    draw(2, min(experiment.max_length, len(language.prompt_ids) + 2))  # warm-up
+    draw(2, min(experiment.max_length, max(map(len, language.prompts)) + 2))  # warm-up
     began = time.perf_counter()
     samples = draw(min(experiment.sampling_batch_size, experiment.num_train), experiment.max_length)
     return int(samples.num_scored.sum()) / (time.perf_counter() - began), samples

@@ -120,9 +120,10 @@ def works(experiment: Experiment) -> Iterator[Work]:
 # ---------------------------------------------------------------------------------------------------- tables
 
 
-def longest(experiment: Experiment) -> int:
-    """Generated tokens of a sequence that nothing ends. A prompt given as text is taken for one id."""
-    return experiment.max_length - (1 if isinstance(experiment.prompt, str) else len(experiment.prompt))
+def longest(experiment: Experiment) -> float:
+    """Generated tokens of a sequence that nothing ends, on average. A prompt given as text is taken for one id."""
+    lengths = [1 if isinstance(prompt, str) else len(prompt) for prompt in experiment.prompts]
+    return experiment.max_length - sum(lengths) / len(lengths)
 
 
 def mean_length(work: Work, where: Paths, otherwise: float) -> float:

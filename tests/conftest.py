@@ -44,7 +44,7 @@ def smoke() -> Experiment:
 @pytest.fixture(scope="session")
 def language() -> Language:
     """Three ids: the prompt, a letter and the end of the sequence."""
-    return Language(vocab_size=3, prompt_ids=(PROMPT,), eos_token_ids=(EOS,))
+    return Language(vocab_size=3, prompts=((PROMPT,),), eos_token_ids=(EOS,))
 
 
 def tiny_llama(seed: int, initializer_range: float = 0.6, vocab_size: int = 3):

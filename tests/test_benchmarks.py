@@ -52,18 +52,18 @@ def test_useful_tokens_of_generate():
     """With ids that end a sequence, what it is padded with does not count; without, everything does."""
     model, prompt = tiny_llama(1, vocab_size=50), (7,)
     torch.manual_seed(0)
-    assert generate(model, Language(50, prompt, ()), 10, 12) == 10 * 11
+    assert generate(model, Language(50, (prompt,), ()), 10, 12) == 10 * 11
     torch.manual_seed(0)
-    early = generate(model, Language(50, prompt, tuple(range(20))), 10, 12)
+    early = generate(model, Language(50, (prompt,), tuple(range(20))), 10, 12)
     assert 10 <= early < 10 * 11
-    assert generate(model, Language(50, prompt, tuple(range(50))), 10, 12) == 10  # every first id ends
+    assert generate(model, Language(50, (prompt,), tuple(range(50))), 10, 12) == 10  # every first id ends
 
 
 def test_ends_make_the_mean_length():
     model = tiny_llama(1, vocab_size=50)
-    whole = ours(model, Language(50, (7,), ()), 400, 40)
+    whole = ours(model, Language(50, ((7,),), ()), 400, 40)
     ends = ends_for(whole, 10, 50)
-    assert ours(model, Language(50, (7,), ends), 400, 40).lengths.mean() == pytest.approx(10, abs=4)
+    assert ours(model, Language(50, ((7,),), ends), 400, 40).lengths.mean() == pytest.approx(10, abs=4)
 
 
 def test_matrix_products_are_the_models_linear_layers(monkeypatch):

@@ -73,6 +73,10 @@ WRONG = [
     ("prompt", []),
     ("prompt", [-1]),
     ("prompt", 5),
+    ("prompt", ["The", 1]),
+    ("prompt", ["The", ""]),
+    ("prompt", [[1], []]),
+    ("prompt", [[1], [-1]]),
     ("seed", -1),
     ("seed", None),
     ("learning_rate", 0),
@@ -98,6 +102,22 @@ WRONG = [
 def test_a_wrong_value_is_refused_by_name(name, value):
     with pytest.raises(UsageError, match=name):
         config.build({**smoke_values(), name: value})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("The", ("The",)),
+        ([1, 2], ((1, 2),)),
+        (["The", "A"], ("The", "A")),
+        ([[1, 2], [3]], ((1, 2), (3,))),
+        ([[1, 2]], ((1, 2),)),
+    ],
+)
+def test_one_prompt_or_several(prompt, prompts):
+    experiment = config.build({**smoke_values(), "prompt": prompt})
+    assert experiment.prompts == prompts
+    assert config.build(experiment.to_dict()) == experiment
 
 
 def test_an_unknown_key_is_refused_by_name():

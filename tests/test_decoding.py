@@ -89,7 +89,7 @@ def test_every_architecture_can_be_drawn_as_a_set(name, tmp_path):
     model, _ = tiny(name)
     values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "prompt": [1]}
     sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path / "set")
-    draw_set(sample_set, model, Language(VOCABULARY, (1,), (3,)), config.build(values), Paths(tmp_path))
+    draw_set(sample_set, model, Language(VOCABULARY, ((1,),), (3,)), config.build(values), Paths(tmp_path))
     assert len(shards.read(tmp_path / "set")) == 5
 
 
@@ -100,7 +100,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, monkeypatc
     model, _ = tiny("llama")
     values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "shard_size": 60}
     experiment = config.build(values | {"sampling_batch_size": 64, "prompt": [1]})
-    language = Language(VOCABULARY, (1,), (3,))
+    language = Language(VOCABULARY, ((1,),), (3,))
     source = Source("ground_truth")
     draw_set(SampleSet(source, "test", 90, tmp_path / "plenty"), model, language, experiment, Paths(tmp_path))
     whole_step = CachedDecoder.step
@@ -128,4 +128,4 @@ def test_another_error_is_not_taken_for_a_full_memory(tmp_path, monkeypatch):
     assert processes.count() == 1
     with pytest.raises(RuntimeError, match="something else"):
         sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path / "set")
-        draw_set(sample_set, model, Language(VOCABULARY, (1,), ()), experiment, Paths(tmp_path))
+        draw_set(sample_set, model, Language(VOCABULARY, ((1,),), ()), experiment, Paths(tmp_path))

@@ -75,7 +75,7 @@ def test_the_end_of_sequence_is_scored():
 
 def test_precision_recall_entropy_and_kl_against_exact_sums():
     """Estimated from samples, computed from all sequences of both models; the intervals are four times as wide."""
-    language = Language(3, (0,), (2,))
+    language = Language(3, ((0,),), (2,))
     p_star, student = tiny_llama(1), tiny_llama(2)
     log_p, log_q = (exact_log_probabilities(model, EVERYTHING) for model in (p_star, student))
     p, q = np.exp(log_p), np.exp(log_q)

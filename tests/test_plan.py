@@ -62,7 +62,7 @@ def test_the_models_of_the_profiles(profile, tmp_path):
     experiment = experiment_of(profile)
     ground_truth = plan.geometry("ground_truth", experiment, Paths(tmp_path))
     assert profile != "paper" or round(ground_truth.parameters / 1e6, 1) == 1711.4
-    language = Language(ground_truth.vocab_size, (0,), ())
+    language = Language(ground_truth.vocab_size, ((0,),), ())
     for role in ("teacher", "student"):
         with torch.device("meta"):
             model = models.build(getattr(experiment, role), role, language, 0)

@@ -18,7 +18,7 @@ from llm.processes import Stopped
 from llm.shards import Samples
 from llm.train import train
 
-LANGUAGE = Language(50, (0,), (1,))
+LANGUAGE = Language(50, ((0,),), (1,))
 NAME = "student_direct"
 # A model with dropout, so that its random stream must be taken up as well.
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "resid_pdrop": 0.3}

@@ -1,5 +1,8 @@
 """The sampler against distributions that can be written out."""
 
+from collections import Counter
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -71,17 +74,67 @@ def test_the_recorded_log_probability_is_the_score(language):
 def test_a_sequence_depends_on_neither_its_batch_nor_its_slot():
     """256 sequences, 7 and 1 at a time: slots are taken over 249 and 255 times; at 256 they are dropped instead."""
     model = tiny_llama(3, vocab_size=50)
-    language = Language(50, (7, 8, 9), (3,))
+    language = Language(50, ((7, 8, 9),), (3,))
     whole = sequences_of(draw_many(model, language, num=256, batch=256, max_length=20))
     for batch in (1, 7):
         assert sequences_of(draw_many(model, language, num=256, batch=batch, max_length=20)) == whole
     assert len({len(sequence) for sequence in whole}) > 10  # ended at many places
 
 
+PROMPTS = {
+    "nothing in common": ((0,), (1, 0)),
+    "a beginning in common": ((0, 1, 1), (0, 0)),
+    "one begins the other": ((0,), (0, 1)),
+    "one twice": ((0,), (0,), (1,)),
+}
+
+
+@pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
+def test_several_prompts_are_drawn_uniformly_and_continued_exactly(prompts):
+    """Frequencies of (prompt, continuation) against 1 / number of prompts x the exact conditional probability."""
+    model, several = tiny_llama(1), Language(3, prompts, (EOS,))
+    samples = draw_many(model, several, max_length=5)
+    found = Counter(zip(samples.num_prompt.tolist(), sequences_of(samples), strict=True))
+    expected = {}
+    for prompt in prompts:
+        weight = 1 / len(prompts)
+        for body in continuations(5 - len(prompt)):
+            sequence = prompt + body
+            log_p = exact_log_probabilities(model, [sequence])[0] - exact_log_probabilities(model, [prompt])[0]
+            key = (len(prompt), sequence)
+            expected[key] = expected.get(key, 0) + NUM_SAMPLES * weight * np.exp(log_p)
+    assert sum(expected.values()) == pytest.approx(NUM_SAMPLES) and found.keys() <= expected.keys()
+    common = [key for key, value in expected.items() if value >= 5]
+    observed, wanted = (np.array([each[key] for key in common], float) for each in (found, expected))
+    observed, wanted = np.append(observed, NUM_SAMPLES - observed.sum()), np.append(wanted, NUM_SAMPLES - wanted.sum())
+    kept = wanted > 1
+    assert chisquare(observed[kept], wanted[kept] * observed[kept].sum() / wanted[kept].sum()).pvalue > REJECT
+    few = samples.take(np.arange(100))
+    np.testing.assert_allclose(log_likelihood(model, few, 64), few.log_prob, atol=1e-5)
+
+
+def continuations(length: int) -> list[tuple[int, ...]]:
+    """Every way to go on that ends at its first EOS or after this many ids."""
+    bodies = [body for n in range(1, length + 1) for body in product(range(3), repeat=n)]
+    return [body for body in bodies if EOS not in body[:-1] and (body[-1] == EOS or len(body) == length)]
+
+
+def test_several_prompts_do_not_depend_on_the_batch():
+    model = tiny_llama(3, vocab_size=50)
+    several = Language(50, ((7, 8, 9), (7, 4), (7, 8, 1, 1, 1)), (3,))
+    whole = draw_many(model, several, num=256, batch=256, max_length=20)
+    steps = []
+    arguments = dict(stream=Stream.of("test"), temperature=1.0, max_length=20, batch_size=17)
+    other = sample(model, several, range(256), **arguments, progress=steps.append)
+    assert sequences_of(other) == sequences_of(whole)
+    assert sum(steps) == other.num_scored.sum()  # what is given is no work done
+    assert set(other.num_prompt.tolist()) == {2, 3, 5}
+
+
 def test_no_step_is_spent_on_a_sequence_that_has_ended():
     """With as many sequences waiting as there are steps to fill, every slot draws a wanted token at every step."""
     model, steps = tiny_llama(3, vocab_size=50), []
-    language = Language(50, (7,), (3, 4, 5, 6, 8, 9))
+    language = Language(50, ((7,),), (3, 4, 5, 6, 8, 9))
     arguments = dict(stream=Stream.of("test"), temperature=1.0, max_length=40, batch_size=8)
     samples = sample(model, language, range(400), **arguments, progress=steps.append)
     assert sum(steps) == samples.num_scored.sum()
@@ -105,13 +158,13 @@ def test_sequences_end_at_the_first_eos_and_nowhere_else(language):
 
 
 def test_any_of_several_eos_ends_a_sequence():
-    samples = draw_many(tiny_llama(3, vocab_size=50), Language(50, (7,), (3, 4, 5)), num=300, max_length=12)
+    samples = draw_many(tiny_llama(3, vocab_size=50), Language(50, ((7,),), (3, 4, 5)), num=300, max_length=12)
     ends = {sequence[-1] for sequence in sequences_of(samples) if len(sequence) < 12}
     assert ends == {3, 4, 5}
 
 
 def test_no_eos_means_every_sequence_is_full():
-    samples = draw_many(tiny_llama(3, vocab_size=50), Language(50, (7,), ()), num=20, max_length=9)
+    samples = draw_many(tiny_llama(3, vocab_size=50), Language(50, ((7,),), ()), num=20, max_length=9)
     assert {len(sequence) for sequence in sequences_of(samples)} == {9}
 
 

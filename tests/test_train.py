@@ -15,7 +15,7 @@ from llm.sampling import Stream, sample
 from llm.shards import Samples
 from llm.train import epoch_batches, train
 
-LANGUAGE = Language(64, (0,), (1,))
+LANGUAGE = Language(64, ((0,),), (1,))
 STOP = 0.3
 
 
