@@ -18,7 +18,7 @@ import numpy as np
 
 from llm import config, files, locks, models, paths, preflight, processes, shards, timings
 from llm.config import Experiment, UsageError
-from llm.likelihood import CrossEntropy, cross_entropy, score
+from llm.likelihood import CrossEntropy, cross_entropy, mean_estimate, score
 from llm.models import derive_seed
 from llm.paths import DIRECT, GROUND_TRUTH, TEACHER, Paths, Source
 from llm.processes import say
@@ -142,27 +142,42 @@ def summarise(ground_truth: Model, evaluated: list[Model], experiment: Experimen
         "ground_truth": own
         | {"samples": describe_samples(test, scores(ground_truth, ground_truth), language.eos_token_ids)},
         "models": rows,
+        "over_seeds": over_seeds(rows),
         "experiment": experiment.to_dict(),
     }
 
 
-def mean_over_seeds(result: dict, quantity: str) -> dict[str, tuple[float, float]]:
-    """For each model, the mean over seeds of a per-token quantity and its standard deviation (nan for one seed)."""
-    values = {}
-    for row in result["models"]:
+def by_model(rows: list[dict], quantity: str) -> dict[str, list[float]]:
+    """The per-token values of a quantity over seeds, for each model."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
         values.setdefault(row["model"], []).append(row["per_token"][quantity]["value"])
-    return {
-        model: (float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else float("nan"))
-        for model, v in values.items()
-    }
+    return values
+
+
+def over_seeds(rows: list[dict]) -> dict[str, dict[str, dict]]:
+    """For each model that has several seeds, the means of precision and recall per token and their intervals."""
+    result: dict[str, dict[str, dict]] = {}
+    for quantity in ("precision", "recall"):
+        for model, values in by_model(rows, quantity).items():
+            if len(values) > 1:
+                result.setdefault(model, {})[quantity] = asdict(mean_estimate(values))
+    return result
+
+
+def cell(estimate: dict) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def table_over_seeds(result: dict) -> str:
+    lines = ["| model | precision | recall |", "|---|---|---|"]
+    for model, each in result["over_seeds"].items():
+        lines.append(f"| {model} | {cell(each['precision'])} | {cell(each['recall'])} |")
+    return "\n".join(lines)
 
 
 def table(result: dict) -> str:
     """The result in Markdown: a row a model and seed, per token, in nats."""
-
-    def cell(estimate: dict) -> str:
-        return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-
     lines = [
         "| model | seed | precision | recall | H(p'') | KL(p'' ‖ p*) | KL(p* ‖ p'') | stops |",
         "|---|---|---|---|---|---|---|---|",
@@ -188,7 +203,8 @@ def ordering(result: dict, experiment: Experiment) -> list[str]:
     selective_first = [paths.student_name(t) for t in sorted(experiment.temperatures)] + [DIRECT]
     lines = []
     for quantity, expected in (("precision", selective_first), ("recall", selective_first[::-1])):
-        means = {name: mean for name, (mean, _) in mean_over_seeds(result, quantity).items() if name != TEACHER}
+        values = by_model(result["models"], quantity)
+        means = {name: np.mean(each) for name, each in values.items() if name != TEACHER}
         found = sorted(means, key=means.get, reverse=True)
         verdict = "the paper's order" if found == expected else f"the paper's order is {' > '.join(expected)}"
         lines.append(f"{quantity}: {' > '.join(found)} ({verdict})")
@@ -197,12 +213,8 @@ def ordering(result: dict, experiment: Experiment) -> list[str]:
 
 def report(result: dict, experiment: Experiment) -> str:
     lines = ["", "nats per token; 95 % bootstrap intervals over sequences", "", table(result), ""]
-    if experiment.num_seeds > 1:
-        for quantity in ("precision", "recall"):
-            for model, (mean, deviation) in mean_over_seeds(result, quantity).items():
-                spread = f"{mean:.3f}, standard deviation {deviation:.3f} over {experiment.num_seeds} seeds"
-                lines.append(f"{quantity} of {model}: {spread}")
-        lines.append("")
+    if result["over_seeds"]:
+        lines += [f"mean and 95 % interval over {experiment.num_seeds} seeds", "", table_over_seeds(result), ""]
     gap = max(
         row["samples"]["sampling_gap_per_token"]["max_abs"] for row in [result["ground_truth"], *result["models"]]
     )

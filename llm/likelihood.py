@@ -115,6 +115,15 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """The mean of n > 1 independent values of unknown variance, with Student's t interval: what seeds give."""
+    from scipy.stats import sem, t
+
+    mean = float(np.mean(values))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
 def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap: int, seed: int) -> Estimate:
     """sum(numerator) / sum(denominator) over n sequences, with a percentile bootstrap that redraws whole sequences."""
     from scipy.stats import bootstrap

@@ -3,8 +3,8 @@
     python -m scripts.plot_precision_recall --profile cpu
     python -m scripts.plot_precision_recall --result figs/precision_recall.json --figures figs
 
-The distilled students are joined in the order of tau. Bars are 95 % bootstrap intervals over sequences, drawn for every
-seed; nothing is averaged. Needs no torch.
+The distilled students are joined in the order of tau. Of one seed, bars are 95 % bootstrap intervals over sequences; of
+several, they are 95 % intervals over seeds around the mean, and each seed is a faint point. Needs no torch.
 """
 
 from pathlib import Path
@@ -23,33 +23,35 @@ def draw(result: dict):
     taus = {student_name(t): t for t in result["experiment"]["temperatures"]}
     labels = {TEACHER: r"teacher $p'$", DIRECT: r"student $p''$, direct on $D$"}
     markers = {TEACHER: "s", DIRECT: "D"}
-    for seed in sorted({row["seed"] for row in result["models"]}):
-        points = {row["model"]: row["per_token"] for row in result["models"] if row["seed"] == seed}
-        line = [points[name] for name in sorted(taus, key=taus.get)]
-        recall, precision = ([point[q]["value"] for point in line] for q in ("recall", "precision"))
-        axes.plot(recall, precision, "-", color=COLOURS["student"], alpha=0.5, zorder=1)
-        for name, point in points.items():
-            x, y = point["recall"], point["precision"]
-            axes.errorbar(
-                x["value"],
-                y["value"],
-                xerr=[[x["value"] - x["low"]], [x["high"] - x["value"]]],
-                yerr=[[y["value"] - y["low"]], [y["high"] - y["value"]]],
-                fmt=markers.get(name, "o"),
-                color=COLOURS.get(name, COLOURS["student"]),
-                markersize=6,
-                capsize=2,
-                elinewidth=1,
-                label=labels.get(name, r"student $p''$, distilled at $\tau$") if seed == 0 else None,
-            )
-            if name in taus and seed == 0:
-                axes.annotate(
-                    rf"$\tau={taus[name]:g}$",
-                    (x["value"], y["value"]),
-                    (-6, -13),
-                    textcoords="offset points",
-                    ha="right",
-                )
+    points = result.get("over_seeds") or {row["model"]: row["per_token"] for row in result["models"]}
+    line = [points[name] for name in sorted(taus, key=taus.get)]
+    axes.plot(
+        *([point[q]["value"] for point in line] for q in ("recall", "precision")),
+        color=COLOURS["student"],
+        alpha=0.5,
+        zorder=1,
+    )
+    for name, point in points.items():
+        x, y = point["recall"], point["precision"]
+        axes.errorbar(
+            x["value"],
+            y["value"],
+            xerr=[[x["value"] - x["low"]], [x["high"] - x["value"]]],
+            yerr=[[y["value"] - y["low"]], [y["high"] - y["value"]]],
+            fmt=markers.get(name, "o"),
+            color=COLOURS.get(name, COLOURS["student"]),
+            markersize=6,
+            capsize=2,
+            elinewidth=1,
+            label=labels.get(name, r"student $p''$, distilled at $\tau$"),
+        )
+        if name in taus:
+            place = dict(xytext=(-6, -13), textcoords="offset points", ha="right")
+            axes.annotate(rf"$\tau={taus[name]:g}$", (x["value"], y["value"]), **place)
+    for row in result["models"] if result.get("over_seeds") else []:
+        x, y = (row["per_token"][q]["value"] for q in ("recall", "precision"))
+        style = dict(color=COLOURS.get(row["model"], COLOURS["student"]), alpha=0.4, markersize=3, zorder=0)
+        axes.plot(x, y, markers.get(row["model"], "o"), **style)
     axes.set_xlabel(r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)")
     axes.set_ylabel(r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)")
     axes.margins(0.12)

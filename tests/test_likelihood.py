@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 
-from llm.likelihood import cross_entropy, log_likelihood, perplexity, ratio_estimate
+from llm.likelihood import cross_entropy, log_likelihood, mean_estimate, perplexity, ratio_estimate
 from llm.models import Language
 from llm.next_token import NextTokenLoss
 from llm.sampling import Stream, sample
@@ -55,6 +55,15 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(monkeypatch, capsys)
     monkeypatch.setattr(NextTokenLoss, "forward", full_above_3)
     np.testing.assert_allclose(log_likelihood(model, samples, 64), plenty, rtol=1e-6)
     assert capsys.readouterr().out.splitlines()[-1] == "out of memory: scoring 2 sequences at a time"
+
+
+def test_an_interval_over_seeds_holds_the_mean_as_often_as_it_says():
+    """2,000 times five normal values: 95 % of the t intervals hold the mean; those of a normal distribution do not."""
+    generator = np.random.default_rng(0)
+    estimates = [mean_estimate(generator.normal(3, 2, 5)) for _ in range(2000)]
+    held = np.mean([each.low <= 3 <= each.high for each in estimates])
+    assert 0.935 < held < 0.965
+    assert mean_estimate([1.0, 3.0]).value == 2 and mean_estimate([1.0, 3.0]).high == pytest.approx(2 + 12.7062)
 
 
 def test_against_enumeration():

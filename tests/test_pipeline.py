@@ -16,7 +16,7 @@ from conftest import contents, entry, run
 
 from llm import files, shards
 from llm.config import REPOSITORY
-from llm.eval_precision_and_recall import Model, read_scores, write_scores
+from llm.eval_precision_and_recall import Model, over_seeds, read_scores, write_scores
 from llm.paths import Source
 from llm.sampling import SampleSet
 
@@ -159,6 +159,28 @@ def test_the_figure_shows_every_model(first):
     expected = {(r["per_token"]["recall"]["value"], r["per_token"]["precision"]["value"]) for r in result["models"]}
     assert points == expected
     assert {text.get_text() for text in axes.texts} == {rf"$\tau={t}$" for t in ("0.8", "0.875", "0.95", "1")}
+
+
+def test_the_figure_of_several_seeds_has_means_and_points(first):
+    from scripts.plot_precision_recall import draw
+
+    result = json.loads((first[0] / "results/precision_recall.json").read_text())
+    assert result["over_seeds"] == {}
+    rows = []
+    for seed in range(3):
+        for row in json.loads(json.dumps(result["models"])):
+            for quantity, by in (("precision", 0.1), ("recall", 0.2)):
+                row["per_token"][quantity]["value"] += by * seed
+            rows.append(row | {"seed": seed})
+    axes = draw(result | {"models": rows, "over_seeds": over_seeds(rows)}).axes[0]
+    assert len(axes.containers) == 6
+    assert len(axes.lines) >= 1 + 6 * 3  # the line, and a faint point for each model and seed
+    means = {tuple(np.round(container.lines[0].get_xydata()[0], 6)) for container in axes.containers}
+    expected = {
+        (round(row["per_token"]["recall"]["value"] + 0.2, 6), round(row["per_token"]["precision"]["value"] + 0.1, 6))
+        for row in result["models"]
+    }
+    assert means == expected
 
 
 def losses(root: Path) -> list[float]:
