@@ -257,6 +257,18 @@ def test_scores_are_of_one_set_by_one_scorer(tmp_path):
     assert read_scores(path, sets[0], scorers[0]) is None
 
 
+def test_two_processes_score_what_one_scores(first, tmp_path):
+    root = shutil.copytree(first[0], tmp_path / "run")
+    one = {path.relative_to(root): json.loads(path.read_text())["log_prob"] for path in root.rglob("by_*.json")}
+    assert len(one) == 6 * 2 + 1 + 6
+    shutil.rmtree(root / "scores")
+    two = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module")
+    done = run(*two, "llm.eval_precision_and_recall", "--profile", "smoke", "--out", str(root), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    for path, values in one.items():
+        assert sum(json.loads((root / path).read_text())["log_prob"]) == pytest.approx(sum(values), rel=1e-9)
+
+
 # ------------------------------------------------------------------------------------------------------- errors
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": "/nonexistent"}
