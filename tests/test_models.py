@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from llm import models
+from llm import models, sources
 from llm.config import UsageError
 from llm.models import Language
 from llm.paths import Paths
@@ -137,27 +137,27 @@ def test_a_hub_id_that_is_in_the_cache(tmp_path, monkeypatch):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
-    assert models.locate("someone/tiny", ["config.json"]) == repository / "snapshots" / "abc"
+    monkeypatch.setattr(sources, "_hub_reachable", lambda: False)
+    assert sources.locate("someone/tiny", ["config.json"]) == repository / "snapshots" / "abc"
 
 
 def test_a_hub_id_without_network(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(sources, "_hub_reachable", lambda: False)
     with pytest.raises(UsageError, match="the hub cannot be reached"):
-        models.locate("someone/tiny", ["config.json"])
+        sources.locate("someone/tiny", ["config.json"])
 
 
 @pytest.mark.parametrize("spec", ["no/such/place", "missing.gguf", "package://no_such_package/file.gguf", "a b"])
 def test_what_cannot_be_found_is_named(spec, monkeypatch):
-    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(sources, "_hub_reachable", lambda: False)
     with pytest.raises(UsageError, match=spec.split("/")[-1].split(".")[0]):
-        models.locate(spec, ["config.json"])
+        sources.locate(spec, ["config.json"])
 
 
 def test_a_directory_without_a_model(tmp_path):
     with pytest.raises(UsageError, match=r"config\.json"):
-        models.locate(str(tmp_path), ["config.json"])
+        sources.locate(str(tmp_path), ["config.json"])
 
 
 CUSTOM = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
