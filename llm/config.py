@@ -83,6 +83,9 @@ class Experiment:
     shard_size: int = setting(int, "sequences in a shard of samples", low=1)
     save_steps: int = setting(int, "optimiser steps between states to resume a training from", low=1, speed_only=True)
     micro_batch_size: int = setting(int, "sequences in one forward-backward pass", low=1, speed_only=True)
+    gradient_checkpointing: bool = setting(
+        bool, "compute activations twice in training rather than keep them", speed_only=True
+    )
     sampling_batch_size: int = setting(int, "sequences drawn at once, or those that fit", low=1, speed_only=True)
     scoring_batch_size: int = setting(int, "sequences scored at once", low=1, speed_only=True)
     tracker: str = setting(str, "experiment tracker, through accelerate", choices=TRACKERS, speed_only=True)
@@ -109,7 +112,14 @@ FIELDS = {f.name: f for f in dataclasses.fields(Experiment)}
 
 
 def _kind_name(kind) -> str:
-    names = {str: "text", int: "a whole number", float: "a number", dict: "a mapping", None: "null"}
+    names = {
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        dict: "a mapping",
+        bool: "true or false",
+        None: "null",
+    }
     names |= {tuple[int, ...]: "a list of whole numbers", tuple[float, ...]: "a list of numbers"}
     names |= {tuple[str, ...]: "a list of texts", tuple[tuple[int, ...], ...]: "a list of such lists"}
     return " or ".join(names[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
@@ -136,7 +146,7 @@ def _as_kind(value, kind):
                 return float(value)
             except ValueError:
                 raise TypeError from None
-    if kind in (int, str, dict) and type(value) is kind:
+    if kind in (int, str, dict, bool) and type(value) is kind:
         return value
     raise TypeError
 

@@ -59,16 +59,6 @@ class Samples:
         prompts = np.full(len(sequences), num_prompt, np.int64)
         return cls(ids, offsets, prompts, np.asarray(log_prob, np.float64))
 
-    @classmethod
-    def concatenate(cls, parts: list["Samples"]) -> "Samples":
-        starts = np.cumsum([0, *(len(p.ids) for p in parts[:-1])])
-        return cls(
-            np.concatenate([p.ids for p in parts]),
-            np.concatenate([[0], *(p.offsets[1:] + start for p, start in zip(parts, starts, strict=True))]),
-            np.concatenate([p.num_prompt for p in parts]),
-            np.concatenate([p.log_prob for p in parts]),
-        )
-
 
 def smallest_unsigned(vocab_size: int) -> np.dtype:
     return np.min_scalar_type(vocab_size - 1)
@@ -178,8 +168,16 @@ def read(directory: Path) -> Samples:
         raise UsageError(
             f"{directory / bad[0]} is missing or damaged: the script that made it makes it again, and it alone"
         )
-    ranges = shard_indices(manifest["num_sequences"], manifest["shard_size"])
-    return Samples.concatenate([read_shard(shard_path(directory, k), r) for k, r in enumerate(ranges)])
+    ids, offsets, rest = None, [np.zeros(1, np.int64)], []
+    for shard, indices in enumerate(shard_indices(manifest["num_sequences"], manifest["shard_size"])):
+        part = read_shard(shard_path(directory, shard), indices)
+        if ids is None:  # once, so that no more than one shard is ever in memory twice
+            ids = np.empty(manifest["num_tokens"], part.ids.dtype)
+        first = offsets[-1][-1]
+        ids[first : first + len(part.ids)] = part.ids
+        offsets.append(first + part.offsets[1:])
+        rest.append((part.num_prompt, part.log_prob))
+    return Samples(ids, np.concatenate(offsets), *map(np.concatenate, zip(*rest, strict=True)))
 
 
 def is_complete(directory: Path) -> bool:

@@ -89,6 +89,8 @@ def train(
     num_decay = min(math.ceil(experiment.decay_fraction * num_steps), num_steps - num_warmup)
     # Stepped once an optimiser step by every process; accelerate, given it, would step it once for each process.
     schedule = get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
+    if experiment.gradient_checkpointing:
+        model.activation_checkpointing_enable()
     loss_of, optimizer = accelerator.prepare(NextTokenLoss(model), adam)
     model.train()
 
@@ -238,7 +240,10 @@ def train_all(jobs: list[tuple[str, int, Source]], language: Language, experimen
         # A state has the weights and two moments; one more is written before the oldest goes.
         kept = experiment.epochs(name) + 3 * (NUM_STATES + 1)
         preflight.need_disk(where.checkpoints(name, seed), kept * weights, f"training {name} seed {seed}")
-        preflight.need_memory(3 * weights, f"training {name} seed {seed}")  # gradients and moments, beside the weights
+        manifest = shards.read_manifest(where.samples(source, "train"))
+        ids = manifest["num_tokens"] * shards.smallest_unsigned(language.vocab_size).itemsize
+        # Gradients and moments, beside the weights; and the training set.
+        preflight.need_memory(3 * weights + ids, f"training {name} seed {seed}")
         say(f"training {name} seed {seed} ({model.num_parameters() / 1e6:.2f}M parameters) on {source.relative}/train")
         train(model, shards.read(where.samples(source, "train")), name, seed, experiment, where)
 

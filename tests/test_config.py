@@ -95,6 +95,7 @@ WRONG = [
     ("batch_size", 0),
     ("teacher", {}),
     ("ground_truth", 3),
+    ("gradient_checkpointing", 1),
 ]
 
 

@@ -132,6 +132,20 @@ def test_what_is_not_finite_stops_at_its_step_and_is_not_saved(
     assert_same(where, whole)
 
 
+def test_gradient_checkpointing_changes_nothing(samples, experiment, whole, tmp_path, monkeypatch):
+    """Dropout included. That activations are computed twice is seen from the layers' calls."""
+    from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
+
+    calls, forward = [], GPT2MLP.forward
+    monkeypatch.setattr(GPT2MLP, "forward", lambda self, *args: (calls.append(1), forward(self, *args))[1])
+    run(samples, experiment, Paths(tmp_path / "kept"))
+    num_kept = len(calls)
+    where = Paths(tmp_path / "checkpointed")
+    run(samples, dataclasses.replace(experiment, gradient_checkpointing=True), where)
+    assert_same(where, whole)
+    assert len(calls) - num_kept > 1.9 * num_kept > 0  # a few are of the look at the head before training
+
+
 def test_out_of_memory_halves_the_micro_batch_and_keeps_the_global_one(
     samples, experiment, tmp_path, monkeypatch, capsys
 ):
