@@ -73,6 +73,11 @@ def train(
         log_with=None if experiment.tracker == "none" else experiment.tracker,
         project_dir=directory,
     )
+    if accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise UsageError(
+            f"{accelerator.distributed_type.value}: each process must hold the whole model here (DDP), since one of them "
+            "writes checkpoints and states: start it with torchrun, or accelerate launch without FSDP or DeepSpeed"
+        )
     if accelerator.is_main_process:
         directory.mkdir(parents=True, exist_ok=True)
         # They would speak of checkpoints that are about to be replaced.

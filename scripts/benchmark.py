@@ -22,7 +22,8 @@ def ground_truth(spec: str | None, max_length: int, root: Path) -> tuple[Path, L
     spec: what `ground_truth` of a profile may be; None for the cpu profile's SmolLM2-135M-Instruct.
     """
     values = config.read_yaml(config.find_profile("cpu"))
-    values |= {"ground_truth": spec or values["ground_truth"], "vocab_size": None, "max_length": max_length}
+    model = config.yaml.safe_load(spec) if spec else values["ground_truth"]
+    values |= {"ground_truth": model, "vocab_size": None, "max_length": max_length}
     experiment = config.build(values)
     name = "".join(c if c.isalnum() else "-" for c in f"{values['ground_truth']} {max_length}")
     where = Paths(root / name)

@@ -124,7 +124,7 @@ def count_differing(model, language: Language, num: int, max_length: int) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a hub id, directory or GGUF (default: the cpu profile's SmolLM2, all its ids)")
+    parser.add_argument("--model", help="as ground_truth in a profile (default: the cpu profile's, all its ids)")
     parser.add_argument(
         "--out", type=Path, default=benchmark.ROOT, help="where the model is kept (default: runs/benchmark)"
     )

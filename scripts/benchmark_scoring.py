@@ -58,7 +58,7 @@ def prepared(way: str, directory, num: int, max_length: int, batch_size: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a hub id, directory or GGUF (default: the cpu profile's SmolLM2, all its ids)")
+    parser.add_argument("--model", help="as ground_truth in a profile (default: the cpu profile's, all its ids)")
     parser.add_argument(
         "--out", type=Path, default=benchmark.ROOT, help="where the model is kept (default: runs/benchmark)"
     )

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Make or reuse the environment, and run the tests. Arguments go to pytest: bash scripts/test.sh tests/test_sampling.py
+# Make or reuse the environment, and run the tests, a file of them on each processor. Arguments go to pytest:
+# bash scripts/test.sh tests/test_sampling.py; with -n 0 they run in one process, for a debugger.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 bash "$repository/scripts/setup.sh"
 cd "$repository"
-"${VENV:-$repository/.venv}/bin/python" -m pytest "$@"
+"${VENV:-$repository/.venv}/bin/python" -m pytest -n logical --dist loadfile "$@"

@@ -203,7 +203,7 @@ def test_two_processes_make_what_one_makes(first, tmp_path):
         *two, "llm.train", "--models", "teacher", "--profile", "smoke", "--out", str(tmp_path), OMP_NUM_THREADS="1"
     )
     assert done.returncode == 0, done.stderr
-    assert losses(tmp_path) == pytest.approx(losses(root), abs=1e-4)
+    assert losses(tmp_path) == pytest.approx(losses(root), abs=2e-5)
     assert losses(tmp_path)[:20] == pytest.approx(losses(root)[:20], abs=1e-5)
 
     cut = tmp_path / "cut"  # killed on the way, and run again: the same to the bit

@@ -132,6 +132,15 @@ def test_what_is_not_finite_stops_at_its_step_and_is_not_saved(
     assert_same(where, whole)
 
 
+def test_a_model_in_parts_is_refused(samples, experiment, tmp_path, monkeypatch):
+    from accelerate import Accelerator, DistributedType
+
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda self: DistributedType.FSDP))
+    with pytest.raises(UsageError, match="FSDP: each process must hold the whole model"):
+        run(samples, experiment, Paths(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_gradient_checkpointing_changes_nothing(samples, experiment, whole, tmp_path, monkeypatch):
     """Dropout included. That activations are computed twice is seen from the layers' calls."""
     from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
