@@ -75,8 +75,8 @@ def train(
     )
     if accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise UsageError(
-            f"{accelerator.distributed_type.value}: each process must hold the whole model here (DDP), since one of them "
-            "writes checkpoints and states: start it with torchrun, or accelerate launch without FSDP or DeepSpeed"
+            f"{accelerator.distributed_type.value}: each process must hold the whole model (DDP), since one writes "
+            "checkpoints and states: start it with torchrun, or accelerate launch without FSDP or DeepSpeed"
         )
     if accelerator.is_main_process:
         directory.mkdir(parents=True, exist_ok=True)
