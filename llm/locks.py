@@ -41,9 +41,13 @@ def _acquire(file: TextIO, where: Paths, shared: bool) -> bool:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
                 return kind == fcntl.LOCK_EX
         if time.monotonic() >= deadline:
-            told = f"{where.root} is being written by {_holder(where.lock)}"
-            raise UsageError(f"{told}: wait for it, or choose another OUT")
+            raise _refusal(where)
         time.sleep(0.05)
+
+
+def _refusal(where: Paths) -> UsageError:
+    told = f"{where.root} is being written by {_holder(where.lock)}"
+    return UsageError(f"{told}: wait for it, or choose another OUT")
 
 
 @contextmanager
@@ -69,8 +73,11 @@ def writing(where: Paths, experiment: Experiment, shared: bool = False) -> Itera
             files.remove_leftovers(where.root)
             if read_json(where.config) is None and where.ground_truth.is_dir():
                 keep_config(where, experiment)
-        if shared:
-            fcntl.flock(file, fcntl.LOCK_SH)
+        if alone and shared:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # the system lets go of the one before it takes the other
+                raise _refusal(where) from None
         try:
             yield
         finally:
