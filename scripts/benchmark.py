@@ -25,7 +25,8 @@ def ground_truth(spec: str | None, max_length: int, root: Path) -> tuple[Path, L
     model = config.yaml.safe_load(spec) if spec else values["ground_truth"]
     values |= {"ground_truth": model, "vocab_size": None, "max_length": max_length}
     experiment = config.build(values)
-    name = "".join(c if c.isalnum() else "-" for c in f"{values['ground_truth']} {max_length}")
+    name = f"{values['ground_truth']} {max_length}"
+    name = "".join(c if c.isalnum() else "-" for c in name) if len(name) < 100 else f"{models.derive_seed(name):x}"
     where = Paths(root / name)
     language = models.read_language(where)
     if language is None:

@@ -14,6 +14,7 @@ from llm.config import REPOSITORY, Experiment
 from llm.models import Language
 
 PROMPT, EOS = 0, 2
+SCRIPTS = ["run_generate_data.sh", "run_train.sh", "run_eval_perplexity.sh", "run_eval_precision_and_recall.sh"]
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
@@ -28,11 +29,11 @@ def entry(module: str, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a directory, with its time stamp and its bytes; the locks apart, which tell of runs."""
+    """Every file below a directory, with its time stamp and its bytes, but those that tell of the runs."""
     return {
         str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in root.rglob("*")
-        if path.is_file() and path.name not in (".lock", ".claims")
+        if path.is_file() and path.name not in (".lock", ".claims", "timings.jsonl")
     }
 
 

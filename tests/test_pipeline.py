@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import yaml
-from conftest import contents, entry, run
+from conftest import SCRIPTS, contents, entry, run
 
 from llm import files, shards
 from llm.config import REPOSITORY
@@ -20,7 +19,6 @@ from llm.eval_precision_and_recall import Model, over_seeds, read_scores, write_
 from llm.paths import Source
 from llm.sampling import SampleSet
 
-SCRIPTS = ["run_generate_data.sh", "run_train.sh", "run_eval_perplexity.sh", "run_eval_precision_and_recall.sh"]
 STUDENTS = ["student_direct", "student_tau0.80", "student_tau0.875", "student_tau0.95", "student_tau1.00"]
 
 
@@ -225,22 +223,6 @@ def test_two_processes_make_what_one_makes(first, tmp_path):
     assert all((cut / each.relative_to(tmp_path)).read_bytes() == each.read_bytes() for each in checkpoints)
 
 
-def test_several_prompts_through_the_stages(tmp_path):
-    """Samples, training and selection of a teacher whose sequences start in three ways."""
-    flags = ["--profile", "smoke", "--out", str(tmp_path), "--prompt", "[[0], [5, 6], [5, 7, 8]]", "--num_train", "200"]
-    stages = ["generate_data"], ["train", "--models", "teacher"], ["eval_perplexity", "--models", "teacher"]
-    for module, *arguments in stages:
-        done = entry(f"llm.{module}", *flags, *arguments)
-        assert done.returncode == 0, done.stderr
-    samples = shards.read(tmp_path / "samples/ground_truth/tau1.00/train")
-    starts = [tuple(samples[i][: samples.num_prompt[i]].tolist()) for i in range(200)]
-    assert set(starts) == {(0,), (5, 6), (5, 7, 8)}
-    assert min(starts.count(each) for each in set(starts)) > 40  # of 200/3, 4 standard deviations off
-    log = (tmp_path / "checkpoints/teacher/seed0/log.jsonl").read_text().splitlines()
-    tokens = sum(json.loads(line)["tokens"] for line in log)
-    assert tokens == 3 * samples.num_scored.sum()  # what is given is not learned
-
-
 def test_scores_are_of_one_set_by_one_scorer(tmp_path):
     """Whatever is put in the place of a file of scores, or of what it was computed from, it is noticed."""
     sets = [SampleSet(Source("teacher", 0), split, 3, tmp_path / split) for split in ("train", "test")]
@@ -367,30 +349,6 @@ def test_a_dry_run_plans_and_touches_nothing(profile, tmp_path):
         assert "10,000,000 sequences, at most 5,120,000,000 tokens" in printed
         assert "train student_tau0.80 seed 4: 5 epochs of teacher/tau0.80/seed4/train" in printed
     assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "{model_type: gpt2, n_embd: 32, n_layer: 1, n_head: 2, n_positions: 32}",
-        "{model_type: qwen2, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, "
-        "intermediate_size: 64, max_position_embeddings: 32}",
-    ],
-    ids=["gpt2", "qwen2"],
-)
-def test_the_chain_with_other_architectures(spec, tmp_path):
-    """As ground truth (from a directory that a model was saved to), as teacher and as students."""
-    from llm import models
-
-    config = models._config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
-    models._random_weights(config, 0).save_pretrained(tmp_path / "model")
-    flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
-    flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
-    for script in SCRIPTS:
-        done = run("bash", script, *flags, PROFILE="smoke", OUT=str(tmp_path / "run"))
-        assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "run/results/precision_recall.json").read_text())
-    assert [row["model"] for row in result["models"]] == ["teacher", "student_direct", "student_tau0.80"]
 
 
 def test_readme_and_its_table_are_of_the_committed_result():

@@ -8,6 +8,8 @@ requeued_when_stopped() {
     HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):$((20000 + SLURM_JOB_ID % 20000))
     export HEAD
   fi
+  # srun no longer takes this from the job by itself (since SLURM 22.05).
+  export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
   local status=0
   srun --kill-on-bad-exit=1 "$@" || status=$?
   # 143 is 128 + SIGTERM, 130 SIGINT: what is complete is kept, and the same command goes on from there.
