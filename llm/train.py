@@ -159,9 +159,8 @@ def train(
                     except RuntimeError as error:
                         if not is_out_of_memory(error) or micro_batch_size == 1:
                             raise
-                        if (
-                            accelerator.num_processes > 1
-                        ):  # they would have to agree on it, in the middle of a reduction
+                        # Several processes would have to agree on it, in the middle of a reduction.
+                        if accelerator.num_processes > 1:
                             raise UsageError(
                                 f"{title}: out of memory with micro-batches of {micro_batch_size}: lower "
                                 "micro_batch_size, which changes neither the global batch nor the results"

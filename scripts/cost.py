@@ -11,7 +11,8 @@ head), L layers, d the width of all query heads, T the length, n sequences of T 
                        and the batch that fits beside the weights (Pope et al. 2023, section 2)
     training memory    16 bytes a parameter (float32 weights, gradients, two moments; Rajbhandari et al. 2020, 3.1)
                        + 2 where it runs in bfloat16 + 34 bytes per token, layer and unit of width of a micro-batch
-                       (Korthikanti et al. 2023, equation 2, without the attention matrix, which is never stored)
+                       (Korthikanti et al. 2023, equation 2, without the attention matrix, which is never stored),
+                       or 2 and one layer's 34 with gradient_checkpointing
     disk               log2(vocabulary) bits an id, as parquet packs ids that are all alike frequent, + 8 bytes
                        a sequence for its log-probability; 4 bytes a parameter a checkpoint
 
@@ -140,7 +141,8 @@ def cost(
         memory = weights + batch * cache
     elif kind == "train":
         width = model.heads * model.head_dim
-        activations = 34 * experiment.micro_batch_size * experiment.max_length * model.layers * width
+        per_layer = 2 * model.layers + 34 if experiment.gradient_checkpointing else 34 * model.layers
+        activations = per_layer * width * experiment.micro_batch_size * experiment.max_length
         memory = (16 + (2 if itemsize == 2 else 0)) * model.parameters + activations
     else:
         memory = weights + 4 * 512 * model.vocab_size

@@ -75,46 +75,42 @@ class Work:
     script: str
     kind: str
     role: str
-    what: str
     num_sequences: int
-    set_names: tuple[str, ...] = ()  # of the sample sets that it makes
+    sample_set: str | None = None  # the set that it makes, of those below samples/
     record: tuple[str, int] | None = None  # model and seed of the training that it is
 
     def leaves(self, where: Paths) -> list[Path]:
         """The directories that it leaves on disk."""
-        trained = [where.checkpoints(*self.record)] if self.record else []
-        return [where.root / "samples" / name for name in self.set_names] + trained
+        drawn = [where.root / "samples" / self.sample_set] if self.sample_set else []
+        return drawn + ([where.checkpoints(*self.record)] if self.record else [])
 
 
 def works(experiment: Experiment) -> Iterator[Work]:
     """Everything that the four scripts do, in order."""
-    e = experiment
-    students = paths.students(e)
-    sizes = {"train": e.num_train, "validation": e.num_validation, "test": e.num_test}
-    for split, number in sizes.items():
-        name = f"{Source(GROUND_TRUTH).relative}/{split}"
-        yield Work("run_generate_data.sh", "sample", "ground_truth", name, number, (name,))
+    e, students = experiment, paths.students(experiment)
+
+    def drawn(script: str, role: str, source: Source, split: str, number: int) -> Work:
+        return Work(script, "sample", role, number, sample_set=f"{source.relative}/{split}")
+
+    for split, number in {"train": e.num_train, "validation": e.num_validation, "test": e.num_test}.items():
+        yield drawn("run_generate_data.sh", "ground_truth", Source(GROUND_TRUTH), split, number)
+    script = "run_train.sh"
     for seed in range(e.num_seeds):
-        name = f"{TEACHER} seed {seed}"
-        yield Work("run_train.sh", "train", "teacher", name, e.teacher_epochs * e.num_train, record=(TEACHER, seed))
-        yield Work("run_train.sh", "score", "teacher", f"{name} on validation", e.teacher_epochs * e.num_validation)
+        yield Work(script, "train", "teacher", e.teacher_epochs * e.num_train, record=(TEACHER, seed))
+        yield Work(script, "score", "teacher", e.teacher_epochs * e.num_validation)
         for temperature in e.temperatures:
-            name = f"{Source(TEACHER, seed, temperature).relative}/train"
-            yield Work("run_train.sh", "sample", "teacher", name, e.num_train, (name,))
+            yield drawn(script, "teacher", Source(TEACHER, seed, temperature), "train", e.num_train)
         for student in students:
-            number = e.student_epochs * e.num_train
-            yield Work("run_train.sh", "train", "student", f"{student} seed {seed}", number, record=(student, seed))
-    for seed in range(e.num_seeds):
-        for student in students:
-            number = e.student_epochs * e.num_validation
-            yield Work("run_eval_perplexity.sh", "score", "student", f"{student} seed {seed} on validation", number)
-    script, yes = "run_eval_precision_and_recall.sh", e.num_test
+            yield Work(script, "train", "student", e.student_epochs * e.num_train, record=(student, seed))
+    num_chains = e.num_seeds * len(students)
+    yield Work("run_eval_perplexity.sh", "score", "student", num_chains * e.student_epochs * e.num_validation)
+    script = "run_eval_precision_and_recall.sh"
     for seed in range(e.num_seeds):
         for model in [TEACHER, *students]:
-            role, name = "teacher" if model == TEACHER else "student", f"{Source(model, seed).relative}/test"
-            yield Work(script, "sample", role, name, yes, (name,))
-            yield Work(script, "score", role, f"{model} seed {seed} on its own and on p*'s test samples", 2 * yes)
-    yield Work(script, "score", "ground_truth", "p* on all test samples", yes * (1 + e.num_seeds * (len(students) + 1)))
+            role = "teacher" if model == TEACHER else "student"
+            yield drawn(script, role, Source(model, seed), "test", e.num_test)
+            yield Work(script, "score", role, 2 * e.num_test)  # its own samples, and those of p*
+    yield Work(script, "score", "ground_truth", (1 + e.num_seeds + num_chains) * e.num_test)
 
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -128,10 +124,8 @@ def longest(experiment: Experiment) -> float:
 
 def mean_length(work: Work, where: Paths, otherwise: float) -> float:
     """Generated tokens a sequence: of the set that the work makes, if it is there."""
-    found = [m for name in work.set_names if (m := shards.read_manifest(where.root / "samples" / name))]
-    if not found:
-        return otherwise
-    return sum(m["num_scored_tokens"] for m in found) / sum(m["num_sequences"] for m in found)
+    made = shards.read_manifest(where.root / "samples" / work.sample_set) if work.sample_set else None
+    return made["num_scored_tokens"] / made["num_sequences"] if made else otherwise
 
 
 def table(head: str, rows: list[list[str]]) -> str:
