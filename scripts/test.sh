@@ -6,4 +6,5 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 bash "$repository/scripts/setup.sh"
 cd "$repository"
+export OMP_NUM_THREADS=1 # several processes of several threads each would wait for one another
 "${VENV:-$repository/.venv}/bin/python" -m pytest -n logical --dist loadfile "$@"

@@ -20,7 +20,7 @@ SCRIPTS = ["run_generate_data.sh", "run_train.sh", "run_eval_perplexity.sh", "ru
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
     """Run a command at the repository's root, with this interpreter first on the PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "2", **environment}
+    env = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
 
 
