@@ -80,9 +80,9 @@ def sample(
     """The sequences with these indices, each a prompt and what the model adds up to its EOS or `max_length`.
 
     At most batch_size are under way at a time; the next takes the place of one that ends. On a CPU in float32 the ids
-    do not depend on batch_size. log_prob is log p(x ; tau) of
-    the generated ids, EOS included, as computed at the draw: the logits in the model's dtype, their softmax in float32,
-    sums in float64. progress is called with the number of tokens of each step.
+    do not depend on batch_size. log_prob is log p(x ; tau) of the generated ids, EOS included, as computed at the draw:
+    the logits in the model's dtype, their softmax in float32, sums in float64. progress is called with the number of
+    tokens of each step.
     """
     import torch
 

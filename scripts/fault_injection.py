@@ -1,7 +1,7 @@
 """Break the pipeline on purpose, and see whether a plain rerun gives what an undisturbed run gives.
 
     python -m scripts.fault_injection                   # everything, 50 tries a stage: about an hour on 2 cores
-    python -m scripts.fault_injection --tries 2         # in a minute or two
+    python -m scripts.fault_injection --tries 2         # in some minutes
     python -m scripts.fault_injection --only kill disk
 
 On a small version of the smoke profile, every entry is run once undisturbed. Then, from the directory as it was before

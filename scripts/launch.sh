@@ -18,6 +18,7 @@ stage() {
   if [[ ${NNODES:-1} != 1 ]]; then
     # A port a stage: a node that is ahead must not meet the store of the stage before.
     num_stages=$((num_stages + 1))
+    : "${HEAD:?NNODES is above 1, so HEAD=host:port of the first node must be given}"
     local endpoint=${HEAD%:*}:$((${HEAD##*:} + num_stages))
     rendezvous=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-endpoint "$endpoint" --rdzv-id "$module-$num_stages")
   elif [[ ${NPROC:-1} == 1 ]]; then
@@ -28,8 +29,8 @@ stage() {
   forwarding_signals torchrun "${rendezvous[@]}" --nproc-per-node "${NPROC:-1}" --module "$module" "${arguments[@]}"
 }
 
-# Run a command so that a signal to this shell reaches it: alone, bash would die and leave its child running. Then the
-# status says so (143), whatever torchrun makes of it.
+# Run a command so that a signal to this shell reaches it: alone, bash would die and leave its child running. The status
+# then tells of a signal (128 and more), also where torchrun makes it 1.
 forwarding_signals() {
   "$@" &
   local child=$! status signalled=
@@ -40,6 +41,6 @@ forwarding_signals() {
     kill -0 "$child" 2>/dev/null || break # a signal also ends the wait
   done
   trap - INT TERM
-  [[ -z $signalled || $status == 0 ]] || status=143
+  [[ -z $signalled || $status == 0 || $status -gt 128 ]] || status=143
   return "$status"
 }

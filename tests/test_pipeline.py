@@ -227,9 +227,9 @@ def test_scores_are_of_one_set_by_one_scorer(tmp_path):
     """Whatever is put in the place of a file of scores, or of what it was computed from, it is noticed."""
     sets = [SampleSet(Source("teacher", 0), split, 3, tmp_path / split) for split in ("train", "test")]
     scorers = [Model("student_direct", 0, tmp_path / f"epoch-{epoch}") for epoch in (1, 2)]
-    for directory in ("train", "test", "epoch-1", "epoch-2"):
-        (tmp_path / directory).mkdir()
-        (tmp_path / directory / ("manifest.json" if "t" in directory else files.SEAL)).write_text(directory)
+    for name in ("train/manifest.json", "test/manifest.json", f"epoch-1/{files.SEAL}", f"epoch-2/{files.SEAL}"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
     path, values = tmp_path / "scores.json", np.array([-1.25, -0.1, -1e-17])
     write_scores(path, sets[0], scorers[0], values)
     assert read_scores(path, sets[0], scorers[0]).tolist() == values.tolist()
