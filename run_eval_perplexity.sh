@@ -5,3 +5,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/launch.sh"
 
 stage llm.eval_perplexity "$@"
+costs "$@"

@@ -6,3 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/launch.sh"
 
 stage llm.eval_precision_and_recall "$@"
 NPROC=1 stage scripts.plot_precision_recall "$@"
+costs "$@"

@@ -4,3 +4,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/launch.sh"
 
 stage llm.generate_data "$@"
+costs "$@"

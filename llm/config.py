@@ -86,6 +86,7 @@ class Experiment:
     gradient_checkpointing: bool = setting(
         bool, "compute activations twice in training rather than keep them", speed_only=True
     )
+    torch_compile: bool = setting(bool, "compile the models in training (needs a C++ compiler)", speed_only=True)
     sampling_batch_size: int = setting(int, "sequences drawn at once, or those that fit", low=1, speed_only=True)
     scoring_batch_size: int = setting(int, "sequences scored at once", low=1, speed_only=True)
     tracker: str = setting(str, "experiment tracker, through accelerate", choices=TRACKERS, speed_only=True)

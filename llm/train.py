@@ -49,6 +49,16 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int) -> list[np.nd
     return [batch[np.argsort(-lengths[batch], kind="stable")] for batch in batches]
 
 
+def micro_batches(batch: np.ndarray, size: int, num_processes: int) -> list[np.ndarray]:
+    """A global batch in parts of at most `size` rows, as many for each process; a short batch leaves some empty.
+
+    Process r computes parts r, r + num_processes, ... So the parts, and with them each part's gradient, are the same
+    for any number of processes that divides their number, and only the order of their sum differs.
+    """
+    num_parts = num_processes * math.ceil(len(batch) / (size * num_processes))
+    return np.array_split(batch, num_parts)
+
+
 def train(
     model: "PreTrainedModel", samples: Samples, name: str, seed: int, experiment: Experiment, where: Paths
 ) -> None:
@@ -96,6 +106,8 @@ def train(
     schedule = get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
     if experiment.gradient_checkpointing:
         model.activation_checkpointing_enable()
+    if experiment.torch_compile:
+        model.base_model.compile(dynamic=True)  # in place, and for every length at once; the loss picks rows by value
     loss_of, optimizer = accelerator.prepare(NextTokenLoss(model), adam)
     model.train()
 
@@ -121,13 +133,14 @@ def train(
 
     def backward(batch: np.ndarray) -> torch.Tensor:
         """The gradient of this process's share of a global batch; that share of the loss."""
-        mine = batch[accelerator.process_index :: accelerator.num_processes]
+        parts = micro_batches(batch, micro_batch_size, accelerator.num_processes)
+        mine = [part for part in parts[accelerator.process_index :: accelerator.num_processes] if len(part)]
         # A process that a short last batch leaves without a row still takes part in the gradient's reduction.
-        weight = accelerator.num_processes if len(mine) else 0
-        parts = np.array_split(mine, math.ceil(len(mine) / micro_batch_size)) if len(mine) else [batch[:1]]
+        weight = accelerator.num_processes if mine else 0
+        mine = mine or [batch[:1]]
         loss = torch.zeros((), device=accelerator.device)
-        for part in parts:
-            with nullcontext() if part is parts[-1] else accelerator.no_sync(loss_of):
+        for part in mine:
+            with nullcontext() if part is mine[-1] else accelerator.no_sync(loss_of):
                 ids, targets = (t.to(accelerator.device) for t in padded_batch(samples, part))
                 nats = loss_of(ids, targets).sum()
                 # Times the number of processes, because their gradients are averaged.

@@ -29,6 +29,19 @@ stage() {
   forwarding_signals torchrun "${rendezvous[@]}" --nproc-per-node "${NPROC:-1}" --module "$module" "${arguments[@]}"
 }
 
+# `costs ARGUMENTS...` ends the dry run of the script that calls it: its line of scripts/plan.py, for GPU (default h100).
+costs() {
+  local given arguments=()
+  for given; do
+    [[ $given == --share ]] || arguments+=("$given") # concerns who does the work, not how much it is
+  done
+  if [[ " $* " == *" --dry-run "* ]]; then
+    arguments+=(--script "${0##*/}" --gpu "${GPU:-h100}" --num_gpus $((${NPROC:-1} * ${NNODES:-1})))
+    # A p* whose sizes are not known yet is told, and no fault.
+    NPROC=1 NNODES=1 stage scripts.plan "${arguments[@]}" || true
+  fi
+}
+
 # Run a command so that a signal to this shell reaches it: alone, bash would die and leave its child running. The status
 # then tells of a signal (128 and more), also where torchrun makes it 1.
 forwarding_signals() {

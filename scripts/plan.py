@@ -25,6 +25,12 @@ from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
 from scripts.cost import GPUS, Cost, Geometry, checkpoint_bytes, cost, sample_bytes, transient_bytes
 
 NUM_STARTS = 8  # of programs, by the four scripts
+GENERATE, TRAIN, SELECT, EVALUATE = SCRIPTS = (
+    "run_generate_data.sh",
+    "run_train.sh",
+    "run_eval_perplexity.sh",
+    "run_eval_precision_and_recall.sh",
+)
 ROLES = ("ground_truth", "teacher", "student")
 # Of p* of the profiles, whose config lies on a hub or in a GGUF: transformers' fields (model cards).
 KNOWN = {
@@ -93,24 +99,22 @@ def works(experiment: Experiment) -> Iterator[Work]:
         return Work(script, "sample", role, number, sample_set=f"{source.relative}/{split}")
 
     for split, number in {"train": e.num_train, "validation": e.num_validation, "test": e.num_test}.items():
-        yield drawn("run_generate_data.sh", "ground_truth", Source(GROUND_TRUTH), split, number)
-    script = "run_train.sh"
+        yield drawn(GENERATE, "ground_truth", Source(GROUND_TRUTH), split, number)
     for seed in range(e.num_seeds):
-        yield Work(script, "train", "teacher", e.teacher_epochs * e.num_train, record=(TEACHER, seed))
-        yield Work(script, "score", "teacher", e.teacher_epochs * e.num_validation)
+        yield Work(TRAIN, "train", "teacher", e.teacher_epochs * e.num_train, record=(TEACHER, seed))
+        yield Work(TRAIN, "score", "teacher", e.teacher_epochs * e.num_validation)
         for temperature in e.temperatures:
-            yield drawn(script, "teacher", Source(TEACHER, seed, temperature), "train", e.num_train)
+            yield drawn(TRAIN, "teacher", Source(TEACHER, seed, temperature), "train", e.num_train)
         for student in students:
-            yield Work(script, "train", "student", e.student_epochs * e.num_train, record=(student, seed))
+            yield Work(TRAIN, "train", "student", e.student_epochs * e.num_train, record=(student, seed))
     num_chains = e.num_seeds * len(students)
-    yield Work("run_eval_perplexity.sh", "score", "student", num_chains * e.student_epochs * e.num_validation)
-    script = "run_eval_precision_and_recall.sh"
+    yield Work(SELECT, "score", "student", num_chains * e.student_epochs * e.num_validation)
     for seed in range(e.num_seeds):
         for model in [TEACHER, *students]:
             role = "teacher" if model == TEACHER else "student"
-            yield drawn(script, role, Source(model, seed), "test", e.num_test)
-            yield Work(script, "score", role, 2 * e.num_test)  # its own samples, and those of p*
-    yield Work(script, "score", "ground_truth", (1 + e.num_seeds + num_chains) * e.num_test)
+            yield drawn(EVALUATE, role, Source(model, seed), "test", e.num_test)
+            yield Work(EVALUATE, "score", role, 2 * e.num_test)  # its own samples, and those of p*
+    yield Work(EVALUATE, "score", "ground_truth", (1 + e.num_seeds + num_chains) * e.num_test)
 
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -139,26 +143,37 @@ def disk_bytes(work: Work, model: Geometry, experiment: Experiment, length: floa
     return sample_bytes(work.num_sequences, length, model.vocab_size) if work.kind == "sample" else 0
 
 
-def plan(experiment: Experiment, where: Paths, gpu: str, num_gpus: int, utilisation: float, price: float | None) -> str:
-    """A line for each kind of work with each model in each script, and the sums."""
+def plan(
+    experiment: Experiment,
+    where: Paths,
+    gpu: str,
+    num_gpus: int,
+    utilisation: float,
+    price: float | None,
+    script: str | None = None,
+) -> str:
+    """A line for each kind of work with each model in each script (or in one), and the sums."""
     models = {role: geometry(role, experiment, where) for role in ROLES}
     groups: dict[tuple[str, str, str], list[tuple[int, float, Cost, int]]] = {}
     for work in works(experiment):
+        if script not in (None, work.script):
+            continue
         length, model, number = mean_length(work, where, longest(experiment)), models[work.role], work.num_sequences
         each = cost(work.kind, number, length, model, experiment, GPUS[gpu], utilisation)
         parts = groups.setdefault((work.script, work.kind, work.role), [])
         parts.append((number, number * length, each, disk_bytes(work, model, experiment, length)))
     rows, hours, disk = [], 0.0, 0
-    for (script, kind, role), parts in groups.items():
+    for (name, kind, role), parts in groups.items():
         numbers, tokens, costs, sizes = zip(*parts, strict=True)
         hours += sum(each.seconds for each in costs) / 3600
         disk += sum(sizes)
-        row = [script, f"{kind} {role}", f"{sum(numbers):,}", f"{sum(tokens):,.0f}"]
+        row = [name, f"{kind} {role}", f"{sum(numbers):,}", f"{sum(tokens):,.0f}"]
         row += [f"{sum(each.flops for each in costs) / 1e15:,.4g}"]
         row += [f"{sum(getattr(each, name) for each in costs) / 3600:,.3g}" for name in ("arithmetic", "bandwidth")]
         rows.append([*row, f"{max(each.memory for each in costs) / 1e9:,.3g}", f"{sum(sizes) / 1e9:,.3g}"])
     transient = max(transient_bytes(models[role]) for role in ("teacher", "student"))
     bill = f", {hours * price:,.0f} at {price:g} a GPU hour" if price else ""
+    states = f", and up to {transient / 1e9:,.3g} GB of states while a model trains" if script in (None, TRAIN) else ""
     return "\n".join(
         [
             *(f"{role}: {model.parameters / 1e6:,.1f}M parameters" for role, model in models.items()),
@@ -169,7 +184,7 @@ def plan(experiment: Experiment, where: Paths, gpu: str, num_gpus: int, utilisat
             ),
             "",
             f"{hours:,.3g} GPU hours, {hours / num_gpus:,.3g} hours where {num_gpus} GPUs divide them evenly{bill}",
-            f"{disk / 1e9:,.3g} GB on disk, and up to {transient / 1e9:,.3g} GB of states while a model trains",
+            f"{disk / 1e9:,.3g} GB on disk{states}",
         ]
     )
 
@@ -224,6 +239,7 @@ def main() -> None:
         "gpu": dict(choices=GPUS, default="h100", help="(default: h100)"),
         "num_gpus": dict(type=int, default=1, help="(default: 1)"),
         "utilisation": dict(type=float, default=0.4, help="share of the peak arithmetic (default: 0.4)"),
+        "script": dict(choices=SCRIPTS, help="what this one alone costs (default: all four)"),
         "price": dict(type=float, help="of a GPU hour, in your currency"),
         "calibrate": dict(action="store_true", help="time half a minute of the work on this machine"),
         "compare": dict(action="store_true", help="beside what a run took; from runs/PROFILE, or --out"),
@@ -233,7 +249,7 @@ def main() -> None:
         raise UsageError("num_gpus must be at least 1, utilisation above 0 and at most 1, price at least 0")
     where = Paths(root)
     if not (args.calibrate or args.compare):
-        print(plan(experiment, where, args.gpu, args.num_gpus, args.utilisation, args.price))
+        print(plan(experiment, where, args.gpu, args.num_gpus, args.utilisation, args.price, args.script))
         return
     measured = calibrate(experiment) if args.calibrate else None
     print(compare(experiment, where, measured))

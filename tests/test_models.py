@@ -80,6 +80,7 @@ def test_the_papers_architectures_have_the_papers_sizes():
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(models._config_of(getattr(paper, role), role))
         assert round(model.num_parameters() / 1e6, 1) == millions
+        assert model.config.vocab_size == 49152 and model.config.tie_word_embeddings
         assert model.config.rope_parameters["rope_theta"] == 100_000
 
 

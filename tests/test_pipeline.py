@@ -196,13 +196,16 @@ def test_two_processes_make_what_one_makes(first, tmp_path):
         mine = shards.read(tmp_path / "samples/ground_truth/tau1.00" / split)
         theirs = shards.read(root / "samples/ground_truth/tau1.00" / split)
         assert mine.ids.tolist() == theirs.ids.tolist()
-    two = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module")
+    # The flag asks for several processes; that they have no GPU is found out by each.
+    two = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    two += ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    two += ("--main_process_port", "0", "-m")
     done = run(
         *two, "llm.train", "--models", "teacher", "--profile", "smoke", "--out", str(tmp_path), OMP_NUM_THREADS="1"
     )
     assert done.returncode == 0, done.stderr
-    assert losses(tmp_path) == pytest.approx(losses(root), abs=2e-5)
-    assert losses(tmp_path)[:20] == pytest.approx(losses(root)[:20], abs=1e-5)
+    # The same micro-batches, two of them a step, and a sum of two has no order.
+    assert losses(tmp_path) == losses(root)
 
     cut = tmp_path / "cut"  # killed on the way, and run again: the same to the bit
     for name in ("ground_truth", "samples"):
@@ -342,6 +345,8 @@ def test_a_dry_run_plans_and_touches_nothing(profile, tmp_path):
     for script in SCRIPTS:
         done = run("bash", script, "--dry-run", PROFILE=profile, OUT=str(out), **OFFLINE)
         assert done.returncode == 0, done.stderr
+        rows = [line for line in done.stdout.splitlines() if line.startswith("| run_")]
+        assert rows and all(line.startswith(f"| {script} |") for line in rows) and "GPU hours" in done.stdout
         printed += done.stdout
     for name in ["samples/ground_truth/tau1.00/test", "checkpoints/student_tau0.875/seed0", "results", "figures"]:
         assert str(out / name) in printed

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import entry
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from llm import config, models
 from llm.models import Language
@@ -61,12 +61,20 @@ def test_parameters_and_cache_are_those_of_the_model(fields):
 def test_the_models_of_the_profiles(profile, tmp_path):
     experiment = experiment_of(profile)
     ground_truth = plan.geometry("ground_truth", experiment, Paths(tmp_path))
-    assert profile != "paper" or round(ground_truth.parameters / 1e6, 1) == 1711.4
     language = Language(ground_truth.vocab_size, ((0,),), ())
     for role in ("teacher", "student"):
         with torch.device("meta"):
             model = models.build(getattr(experiment, role), role, language, 0)
         assert plan.geometry(role, experiment, Paths(tmp_path)).parameters == model.num_parameters()
+
+
+def test_the_papers_ground_truth():
+    """Its sizes, which are in no profile: it is downloaded."""
+    fields = plan.KNOWN["HuggingFaceTB/SmolLM2-1.7B"]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **fields))
+    assert round(model.num_parameters() / 1e6, 1) == round(Geometry.of(fields).parameters / 1e6, 1) == 1711.4
+    assert model.config.vocab_size == 49152 and model.config.tie_word_embeddings
 
 
 def test_the_papers_scale(tmp_path):

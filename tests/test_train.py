@@ -13,7 +13,7 @@ from llm.models import Language
 from llm.paths import Paths
 from llm.sampling import Stream, sample
 from llm.shards import Samples
-from llm.train import epoch_batches, train
+from llm.train import epoch_batches, micro_batches, train
 
 LANGUAGE = Language(64, ((0,),), (1,))
 STOP = 0.3
@@ -55,6 +55,44 @@ def test_the_order_is_seeded_and_differs_between_epochs():
     lengths = np.full(100, 7)
     first, again, other = (np.concatenate(epoch_batches(lengths, 10, seed)).tolist() for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_the_parts_of_a_batch_are_the_same_for_any_number_of_processes():
+    batch = np.random.default_rng(0).permutation(64)
+    alone = [part.tolist() for part in micro_batches(batch, 8, 1)]
+    assert len(alone) == 8 and {len(part) for part in alone} == {8}
+    assert np.concatenate(alone).tolist() == batch.tolist()
+    for num_processes in (2, 4, 8):
+        assert [part.tolist() for part in micro_batches(batch, 8, num_processes)] == alone
+
+
+@pytest.mark.parametrize(("rows", "size", "num_processes"), [(64, 5, 3), (7, 16, 2), (3, 1, 4), (1, 16, 8)])
+def test_each_process_has_as_many_parts_and_each_row_is_in_one(rows, size, num_processes):
+    parts = micro_batches(np.arange(rows), size, num_processes)
+    assert len(parts) % num_processes == 0 and max(map(len, parts)) <= size
+    assert np.concatenate(parts).tolist() == list(range(rows))
+
+
+def test_a_compiled_model_learns_the_same(smoke, geometric, tmp_path):
+    """Compiled once for all lengths, not once for each."""
+    from torch._dynamo.utils import counters
+
+    logs = []
+    for compiled in (False, True):
+        where = Paths(tmp_path / str(compiled))
+        experiment = dataclasses.replace(smoke, torch_compile=compiled, student_epochs=1)
+        counters.clear()
+        train(student(smoke), geometric.take(np.arange(320)), "student_direct", 0, experiment, where)
+        logs.append(log_of(where, "student_direct"))
+        assert (counters["stats"]["unique_graphs"] > 0) == compiled
+    assert counters["stats"]["unique_graphs"] <= 3
+    losses = [[row["loss"] for row in log] for log in logs]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    kept = [
+        models.load(Paths(tmp_path / name).checkpoint("student_direct", 0, 1), torch.float32, torch.device("cpu"))
+        for name in ("False", "True")
+    ]
+    assert kept[0].state_dict().keys() == kept[1].state_dict().keys()
 
 
 def test_the_first_loss_is_the_negative_log_likelihood_per_token(smoke, geometric, tmp_path):
