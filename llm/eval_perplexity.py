@@ -25,7 +25,7 @@ def select(name: str, seed: int, validation: shards.Samples, experiment: Experim
     for epoch in range(1, experiment.epochs(name) + 1):
         model = models.load(where.checkpoint(name, seed, epoch), torch.float32, processes.state().device)
         bar_of = partial(timings.progress, "score", name, f"{name} seed {seed} epoch {epoch}", where=where)
-        log_prob = score(model, validation, experiment.scoring_batch_size, bar_of)
+        log_prob = score(model, validation, experiment.scoring_batch_size, bar_of).log_prob
         rows.append({"epoch": epoch, "perplexity": perplexity(log_prob, validation.num_scored)})
     best = min(rows, key=lambda row: row["perplexity"])["epoch"]
     return {

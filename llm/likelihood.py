@@ -18,11 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from llm import processes
-from llm.shards import Samples
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from llm.shards import Samples
 
 CONFIDENCE = 0.95
 
@@ -30,7 +31,7 @@ CONFIDENCE = 0.95
 # -------------------------------------------------------------------------------------------- log-likelihood
 
 
-def padded_batch(samples: Samples, rows: np.ndarray) -> tuple["torch.Tensor", "torch.Tensor"]:
+def padded_batch(samples: "Samples", rows: np.ndarray) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Ids [b, T] right-padded with 0, and targets [b, T - 1]: the next id where it is scored, -100 elsewhere.
 
     Padding needs no attention mask: it stands to the right of every real token, and a causal model looks left.
@@ -46,58 +47,121 @@ def padded_batch(samples: Samples, rows: np.ndarray) -> tuple["torch.Tensor", "t
     return torch.from_numpy(ids), torch.from_numpy(np.where(scored, ids[:, 1:], -100))
 
 
-def log_likelihood(
-    model: "PreTrainedModel", samples: Samples, batch_size: int, progress: Callable[[int], object] = lambda tokens: None
-) -> np.ndarray:
-    """[n] float64: log p(x) of each sequence's generated ids at temperature 1, nats per sequence.
+def score_tokens(
+    model: "PreTrainedModel",
+    samples: "Samples",
+    batch_size: int,
+    progress: Callable[[int], object] = lambda tokens: None,
+    temperature: float = 1.0,
+    num_embedded: int = 0,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """log p(x_t | x_<t ; tau) of every generated id, nats, [tokens] float32 in the sequences' order; and embeddings.
 
-    Token log-probabilities are float32 (the model's weights are expected to be), their sums float64. Sequences are
-    scored longest first, so that a batch holds like lengths; a batch that does not fit into memory is halved.
-    progress is called with the tokens of each batch.
+    Those are of the first num_embedded sequences, [num_embedded, width] float32: the mean over the generated ids of
+    the last hidden state; None where none are wanted. Sequences are scored longest first, so that a batch holds like
+    lengths; a batch that does not fit into memory is halved. progress is called with the tokens of each batch.
     """
     import torch
 
     from llm.decoding import is_out_of_memory
     from llm.next_token import IGNORED, NextTokenLoss
 
-    loss = NextTokenLoss(model)
+    loss = NextTokenLoss(model, temperature)
     order = np.argsort(-samples.lengths, kind="stable")
-    result = np.empty(len(samples))
+    places = np.split(np.arange(samples.num_scored.sum()), np.cumsum(samples.num_scored)[:-1])
+    result = np.empty(samples.num_scored.sum(), np.float32)
+    embeddings, hidden = {}, []
+    hook = model.base_model.register_forward_hook(lambda module, given, out: hidden.append(out.last_hidden_state))
     start = 0
     with torch.inference_mode():
         while start < len(samples):
             rows = order[start : start + batch_size]
+            hidden.clear()
             try:
                 ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
-                nats = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
-                nats.index_add_(0, (targets != IGNORED).nonzero()[:, 0], loss(ids, targets).double())
+                nats = loss(ids, targets)
             except RuntimeError as error:
                 if not is_out_of_memory(error) or len(rows) == 1:
                     raise
                 batch_size = len(rows) // 2
                 processes.say(f"out of memory: scoring {batch_size} sequences at a time")
                 continue
-            result[rows] = -nats.cpu().numpy()
+            result[np.concatenate([places[row] for row in rows])] = -nats.cpu().numpy()
+            for row, states, scored in zip(rows, hidden[0][:, 1:], targets != IGNORED, strict=True):
+                if row < num_embedded:
+                    embeddings[row] = states[scored].mean(0, dtype=torch.float32).cpu().numpy()
             progress(int(samples.num_scored[rows].sum()))
             start += len(rows)
-    return result
+    hook.remove()
+    return result, np.stack([embeddings[row] for row in sorted(embeddings)]) if embeddings else None
+
+
+def log_likelihood(
+    model: "PreTrainedModel",
+    samples: "Samples",
+    batch_size: int,
+    progress: Callable[[int], object] = lambda tokens: None,
+    temperature: float = 1.0,
+) -> np.ndarray:
+    """[n] float64: log p(x ; tau) of each sequence's generated ids, nats per sequence.
+
+    Token log-probabilities are float32 (the model's weights are expected to be), their sums float64.
+    """
+    tokens, _ = score_tokens(model, samples, batch_size, progress, temperature)
+    return _sequence_sums(tokens, samples.num_scored)
+
+
+def _sequence_sums(tokens: np.ndarray, num_scored: np.ndarray) -> np.ndarray:
+    return np.bincount(np.repeat(np.arange(len(num_scored)), num_scored), tokens, minlength=len(num_scored))
+
+
+def position_sums(tokens: np.ndarray, num_scored: np.ndarray) -> np.ndarray:
+    """[3, T] float64 from values [tokens] of sequences with num_scored [n] each: for the t-th generated id, how many
+    sequences have one, the sum of its values, and of their squares."""
+    position = np.arange(len(tokens)) - np.repeat(np.cumsum(num_scored) - num_scored, num_scored)
+    tokens = tokens.astype(np.float64)
+    return np.stack([np.bincount(position, weights) for weights in (np.ones_like(tokens), tokens, tokens**2)])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a scorer makes of n sequences; positions [3, T] as `position_sums`, embeddings [m, width] or None."""
+
+    log_prob: np.ndarray
+    positions: np.ndarray
+    embeddings: np.ndarray | None = None
 
 
 def score(
-    model: "PreTrainedModel", samples: Samples, batch_size: int, bar_of: Callable[[int], AbstractContextManager[tqdm]]
-) -> np.ndarray:
-    """`log_likelihood` shared among a run's processes; each gets the whole result. bar_of: a bar of so many tokens."""
+    model: "PreTrainedModel",
+    samples: "Samples",
+    batch_size: int,
+    bar_of: Callable[[int], AbstractContextManager[tqdm]],
+    temperature: float = 1.0,
+    num_embedded: int = 0,
+) -> Scores:
+    """`score_tokens` shared among a run's processes; each gets the whole result. bar_of: a bar of so many tokens."""
     from accelerate.utils import gather_object
 
     state = processes.state()
     rows = np.arange(len(samples))[state.process_index :: state.num_processes]
     mine = samples.take(rows)
     with bar_of(int(mine.num_scored.sum())) as bar:
-        part = log_likelihood(model, mine, batch_size, bar.update)
-    result = np.empty(len(samples))
-    for their_rows, their_part in gather_object([(rows, part)]):
-        result[their_rows] = their_part
-    return result
+        num_mine = int((rows < num_embedded).sum())
+        tokens, part = score_tokens(model, mine, batch_size, bar.update, temperature, num_mine)
+    sums = _sequence_sums(tokens, mine.num_scored)
+    gathered = gather_object([(rows, sums, position_sums(tokens, mine.num_scored), part)])
+    log_prob = np.empty(len(samples))
+    positions = np.zeros((3, samples.num_scored.max()))
+    embeddings = None
+    for their_rows, their_sums, their_positions, their_part in gathered:
+        log_prob[their_rows] = their_sums
+        positions[:, : their_positions.shape[1]] += their_positions
+        if their_part is not None:
+            if embeddings is None:
+                embeddings = np.empty((min(num_embedded, len(samples)), their_part.shape[1]), np.float32)
+            embeddings[their_rows[: len(their_part)]] = their_part
+    return Scores(log_prob, positions, embeddings)
 
 
 # ------------------------------------------------------------------------------------------------- estimates
@@ -143,6 +207,21 @@ def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(float(ratio(numerator, denominator)), float(interval.low), float(interval.high))
+
+
+def position_estimates(positions: np.ndarray) -> dict[str, list[float]]:
+    """The mean at each position from `position_sums` [3, T], with its 95 % interval (Student's t: a position has one
+    value a sequence, and sequences are independent); where only one sequence is that long, the interval is the value.
+    """
+    from scipy.stats import t
+
+    num, total, squares = positions
+    mean = total / num
+    freedom = np.maximum(num - 1, 1)
+    error = np.sqrt(np.maximum(squares - num * mean**2, 0) / freedom / num)
+    half = t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+    columns = {"num": num.astype(int), "value": mean, "low": mean - half, "high": mean + half}
+    return {name: column.tolist() for name, column in columns.items()}
 
 
 def perplexity(log_prob: np.ndarray, num_scored: np.ndarray) -> float:

@@ -15,11 +15,12 @@ BLOCK = LinearCrossEntropyOptions(batch_chunk_size=512, acc_policy="accurate")
 
 
 class NextTokenLoss(torch.nn.Module):
-    """A causal language model together with its loss, so that a wrapper of models (DDP, FSDP) wraps both."""
+    """A causal language model at a temperature together with its loss, so that a wrapper of models (DDP) wraps both."""
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, temperature: float = 1.0):
         super().__init__()
         self.model = model
+        self.temperature = temperature
         self.has_plain_head = _has_plain_head(model)
 
     def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -31,11 +32,14 @@ class NextTokenLoss(torch.nn.Module):
         wanted = targets[scored]
         if not self.has_plain_head:
             logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1][scored]
-            return cross_entropy(logits.float(), wanted, reduction="none")
+            return cross_entropy(logits.float() / self.temperature, wanted, reduction="none")
         hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][scored]
         head = self.model.get_output_embeddings()
+        bias = head.bias
+        if self.temperature != 1:  # the logits are linear in these two
+            hidden, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
         return linear_cross_entropy(
-            hidden, head.weight, wanted, linear_bias=head.bias, reduction="none", options=BLOCK
+            hidden, head.weight, wanted, linear_bias=bias, reduction="none", options=BLOCK
         ).float()
 
 

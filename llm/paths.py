@@ -8,7 +8,7 @@
   samples/student_tau0.80/tau1.00/seed0/test/
   checkpoints/student_tau0.80/seed0/epoch-1/               state-* while it trains; beside them
                                                            training.json, log.jsonl, selection.json
-  scores/student_direct/seed0/test/by_ground_truth.json
+  scores/student_direct/tau1.00/seed0/test/               by_ground_truth.json ... embeddings.npy
   results/                                                 perplexity.json  precision_recall.json
   figures/
   timings.jsonl                                            what the work above took (llm/timings.py)
@@ -103,10 +103,15 @@ class Paths:
     def selection(self, model: str, seed: int) -> Path:
         return self.checkpoints(model, seed) / "selection.json"
 
-    def scores(self, source: Source, split: str, scorer: str, scorer_seed: int | None) -> Path:
+    def scores(self, source: Source, split: str, scorer: Source) -> Path:
         """log-probabilities of a source's samples under a scorer."""
-        seed = "" if scorer_seed is None else f"_seed{scorer_seed}"
-        return self.root / "scores" / source.relative / split / f"by_{scorer}{seed}.json"
+        seed = "" if scorer.seed is None else f"_seed{scorer.seed}"
+        temperature = "" if scorer.temperature == 1 else f"_{tau_name(scorer.temperature)}"
+        return self.root / "scores" / source.relative / split / f"by_{scorer.model}{seed}{temperature}.json"
+
+    def embeddings(self, source: Source, split: str) -> Path:
+        """What p* makes of a source's samples, a row a sequence."""
+        return self.root / "scores" / source.relative / split / "embeddings.npy"
 
     def result(self, name: str) -> Path:
         return self.root / "results" / f"{name}.json"

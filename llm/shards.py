@@ -159,8 +159,11 @@ def damaged(directory: Path, manifest: dict) -> list[str]:
     ]
 
 
-def read(directory: Path) -> Samples:
-    """A complete sample set, every shard verified against the manifest; UsageError where one is missing or damaged."""
+def read(directory: Path, at_most: int | None = None) -> Samples:
+    """A complete sample set, or its first sequences, every shard verified against the manifest.
+
+    UsageError where one is missing or damaged.
+    """
     manifest = read_manifest(directory)
     if manifest is None:
         raise UsageError(f"{directory} is not a complete sample set: run the scripts again, in order")
@@ -168,8 +171,11 @@ def read(directory: Path) -> Samples:
         raise UsageError(
             f"{directory / bad[0]} is missing or damaged: the script that made it makes it again, and it alone"
         )
+    num = manifest["num_sequences"] if at_most is None else min(at_most, manifest["num_sequences"])
     ids, offsets, rest = None, [np.zeros(1, np.int64)], []
     for shard, indices in enumerate(shard_indices(manifest["num_sequences"], manifest["shard_size"])):
+        if indices.start >= num:
+            break
         part = read_shard(shard_path(directory, shard), indices)
         if ids is None:  # once, so that no more than one shard is ever in memory twice
             ids = np.empty(manifest["num_tokens"], part.ids.dtype)
@@ -177,7 +183,8 @@ def read(directory: Path) -> Samples:
         ids[first : first + len(part.ids)] = part.ids
         offsets.append(first + part.offsets[1:])
         rest.append((part.num_prompt, part.log_prob))
-    return Samples(ids, np.concatenate(offsets), *map(np.concatenate, zip(*rest, strict=True)))
+    offsets = np.concatenate(offsets)[: num + 1]
+    return Samples(ids[: offsets[-1]], offsets, *(np.concatenate(parts)[:num] for parts in zip(*rest, strict=True)))
 
 
 def is_complete(directory: Path) -> bool:
