@@ -49,14 +49,14 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int) -> list[np.nd
     return [batch[np.argsort(-lengths[batch], kind="stable")] for batch in batches]
 
 
-def micro_batches(batch: np.ndarray, size: int, num_processes: int) -> list[np.ndarray]:
-    """A global batch in parts of at most `size` rows, as many for each process; a short batch leaves some empty.
+def micro_batches(batch: np.ndarray, batch_size: int, size: int, num_processes: int) -> list[np.ndarray]:
+    """A global batch in parts of at most `size` rows, as many for each process, and as many for a short batch.
 
     Process r computes parts r, r + num_processes, ... So the parts, and with them each part's gradient, are the same
-    for any number of processes that divides their number, and only the order of their sum differs.
+    for any number of processes that divides their number, and only the order of their sum differs. Some are empty where
+    a batch has fewer rows than there are parts.
     """
-    num_parts = num_processes * math.ceil(len(batch) / (size * num_processes))
-    return np.array_split(batch, num_parts)
+    return np.array_split(batch, num_processes * math.ceil(batch_size / (size * num_processes)))
 
 
 def train(
@@ -133,7 +133,7 @@ def train(
 
     def backward(batch: np.ndarray) -> torch.Tensor:
         """The gradient of this process's share of a global batch; that share of the loss."""
-        parts = micro_batches(batch, micro_batch_size, accelerator.num_processes)
+        parts = micro_batches(batch, experiment.batch_size, micro_batch_size, accelerator.num_processes)
         mine = [part for part in parts[accelerator.process_index :: accelerator.num_processes] if len(part)]
         # A process that a short last batch leaves without a row still takes part in the gradient's reduction.
         weight = accelerator.num_processes if mine else 0

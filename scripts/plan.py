@@ -21,7 +21,7 @@ from pathlib import Path
 from llm import config, files, paths, shards
 from llm.config import Experiment, UsageError
 from llm.files import read_json
-from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
+from llm.paths import DIRECT, GROUND_TRUTH, TEACHER, Paths, Source
 from scripts.cost import GPUS, Cost, Geometry, checkpoint_bytes, cost, sample_bytes, transient_bytes
 
 NUM_STARTS = 8  # of programs, by the four scripts
@@ -108,13 +108,19 @@ def works(experiment: Experiment) -> Iterator[Work]:
         for student in students:
             yield Work(TRAIN, "train", "student", e.student_epochs * e.num_train, record=(student, seed))
     num_chains = e.num_seeds * len(students)
+    lower = [temperature for temperature in e.temperatures if temperature != 1]  # the control; at 1 it is there
     yield Work(SELECT, "score", "student", num_chains * e.student_epochs * e.num_validation)
     for seed in range(e.num_seeds):
         for model in [TEACHER, *students]:
             role = "teacher" if model == TEACHER else "student"
             yield drawn(EVALUATE, role, Source(model, seed), "test", e.num_test)
             yield Work(EVALUATE, "score", role, 2 * e.num_test)  # its own samples, and those of p*
-    yield Work(EVALUATE, "score", "ground_truth", (1 + e.num_seeds + num_chains) * e.num_test)
+        for model, role in ((TEACHER, "teacher"), (DIRECT, "student")):
+            for temperature in lower:
+                yield drawn(EVALUATE, role, Source(model, seed, temperature), "test", e.num_test)
+                yield Work(EVALUATE, "score", role, 2 * e.num_test)
+    num_control = 2 * len(lower) * e.num_seeds
+    yield Work(EVALUATE, "score", "ground_truth", (1 + e.num_seeds + num_chains + num_control) * e.num_test)
 
 
 # ---------------------------------------------------------------------------------------------------- tables

@@ -5,7 +5,16 @@ import pytest
 import torch
 from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 
-from llm.likelihood import cross_entropy, log_likelihood, mean_estimate, perplexity, ratio_estimate
+from llm.likelihood import (
+    cross_entropy,
+    log_likelihood,
+    mean_estimate,
+    perplexity,
+    position_estimates,
+    position_sums,
+    ratio_estimate,
+    score_tokens,
+)
 from llm.models import Language
 from llm.next_token import NextTokenLoss
 from llm.sampling import Stream, sample
@@ -140,3 +149,38 @@ def test_intervals_are_seeded():
     values, ones = np.arange(10.0), np.ones(10)
     assert ratio_estimate(values, ones, 200, 3) == ratio_estimate(values, ones, 200, 3)
     assert ratio_estimate(values, ones, 200, 3) != ratio_estimate(values, ones, 200, 4)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.8, 1.7])
+def test_scores_at_a_temperature_are_those_of_the_distribution(temperature):
+    """And sum to 1 over all sequences there are."""
+    model, sequences = tiny_llama(3), enumerate_sequences(5)
+    samples = Samples.of(sequences, 1, np.zeros(len(sequences)))
+    found = log_likelihood(model, samples, 16, temperature=temperature)
+    np.testing.assert_allclose(found, exact_log_probabilities(model, sequences, temperature), atol=1e-5)
+    assert np.exp(found).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_embeddings_are_means_over_the_generated_ids_of_the_last_hidden_state():
+    model, sequences = tiny_llama(3), [(0, 1, 1), (0, 0, 1, 2), (0, 2), (0, 1, 1, 1, 1)]
+    samples = Samples.of(sequences, [1, 2, 1, 1], np.zeros(4))
+    for batch_size in (1, 3):
+        _, found = score_tokens(model, samples, batch_size, num_embedded=3)
+        assert found.shape == (3, 16) and found.dtype == np.float32
+        for row, (sequence, given) in enumerate(zip(sequences[:3], (1, 2, 1), strict=True)):
+            with torch.no_grad():
+                hidden = model.model(input_ids=torch.tensor([sequence])).last_hidden_state[0, given:]
+            np.testing.assert_allclose(found[row], hidden.mean(0).numpy(), atol=1e-5)
+    assert score_tokens(model, samples, 2)[1] is None
+    assert not model.base_model._forward_hooks
+
+
+def test_sums_by_position():
+    sums = position_sums(np.array([-1, -2, -4, -3, -0.5], np.float32), np.array([2, 1, 2]))
+    assert sums.tolist() == [[3, 2], [-1 - 4 - 3, -2 - 0.5], [1 + 16 + 9, 4 + 0.25]]
+    estimates = position_estimates(sums)
+    assert estimates["num"] == [3, 2] and estimates["value"] == pytest.approx([-8 / 3, -1.25])
+    # Of -2 and -0.5: standard error 0.75, and Student's t with one degree of freedom is 12.706 at 97.5 %.
+    assert estimates["high"][1] - estimates["value"][1] == pytest.approx(12.7062 * 0.75, rel=1e-4)
+    alone = position_estimates(np.array([[1.0], [-3], [9]]))
+    assert alone["low"] == alone["value"] == alone["high"] == [-3]

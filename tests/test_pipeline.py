@@ -1,5 +1,6 @@
 """The four scripts in order on the smoke profile, again, and with everything that can be wrong at the door."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,11 +14,13 @@ import psutil
 import pytest
 from conftest import SCRIPTS, contents, entry, run
 
-from llm import files, shards
+from llm import files, scores, shards
 from llm.config import REPOSITORY
-from llm.eval_precision_and_recall import Model, over_seeds, read_scores, write_scores
-from llm.paths import Source
+from llm.likelihood import Scores
+from llm.paths import Paths, Source
+from llm.results import over_seeds
 from llm.sampling import SampleSet
+from llm.scores import Model
 
 STUDENTS = ["student_direct", "student_tau0.80", "student_tau0.875", "student_tau0.95", "student_tau1.00"]
 
@@ -228,24 +231,69 @@ def test_two_processes_make_what_one_makes(first, tmp_path):
 
 def test_scores_are_of_one_set_by_one_scorer(tmp_path):
     """Whatever is put in the place of a file of scores, or of what it was computed from, it is noticed."""
-    sets = [SampleSet(Source("teacher", 0), split, 3, tmp_path / split) for split in ("train", "test")]
-    scorers = [Model("student_direct", 0, tmp_path / f"epoch-{epoch}") for epoch in (1, 2)]
-    for name in ("train/manifest.json", "test/manifest.json", f"epoch-1/{files.SEAL}", f"epoch-2/{files.SEAL}"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text(name)
-    path, values = tmp_path / "scores.json", np.array([-1.25, -0.1, -1e-17])
-    write_scores(path, sets[0], scorers[0], values)
-    assert read_scores(path, sets[0], scorers[0]).tolist() == values.tolist()
-    assert read_scores(path, sets[1], scorers[0]) is None
-    assert read_scores(path, sets[0], scorers[1]) is None
-    (tmp_path / "epoch-1" / files.SEAL).write_text("trained again")
-    assert read_scores(path, sets[0], scorers[0]) is None
+    where, source = Paths(tmp_path), Source("teacher", 0)
+    sets = [SampleSet(source, split, 3, where.samples(source, split)) for split in ("train", "test")]
+    for each in sets:
+        files.write_json(shards.manifest_path(each.directory), {"of": each.split})
+    scorers = [Model("ground_truth", None, tmp_path / f"weights-{k}") for k in (1, 2)]
+    for scorer in scorers:
+        files.write_json(scorer.weights / files.SEAL, {"of": scorer.weights.name})
+    values = Scores(np.array([-1.25, -0.1, -1e-17]), np.array([[3.0, 1], [-1, -0.35], [1, 0.1]]), np.eye(3))
+    scores.write(sets[0], scorers[0], values, where)
+    found = scores.read(sets[0], scorers[0], where)
+    assert found.log_prob.tolist() == values.log_prob.tolist() and (found.positions == values.positions).all()
+    assert (found.embeddings == values.embeddings).all()
+    assert scores.read(sets[0], scorers[1], where) is None
+    assert scores.read(sets[0], dataclasses.replace(scorers[0], temperature=0.8), where) is None
+    shutil.copytree(
+        where.scores(source, "train", scorers[0].source).parent, where.scores(source, "test", source).parent
+    )
+    assert scores.read(sets[1], scorers[0], where) is None
+    embeddings = where.embeddings(source, "train")
+    embeddings.write_bytes(embeddings.read_bytes()[:-1] + b"!")
+    assert scores.read(sets[0], scorers[0], where) is None
+    embeddings.unlink()
+    assert scores.read(sets[0], scorers[0], where) is None
+
+
+def test_the_control_at_temperature_1_is_the_model_itself(first):
+    result = json.loads((first[0] / "results/precision_recall.json").read_text())
+    rows = {row["model"]: row for row in result["models"]}
+    assert len(result["control"]) == 2 * 4 and {row["model"] for row in result["control"]} == {
+        "teacher",
+        "student_direct",
+    }
+    for row in result["control"]:
+        if row["temperature"] == 1:
+            assert row["per_token"] == rows[row["model"]]["per_token"]
+    for name in ("teacher", "student_direct"):  # the sharper, the less entropy
+        entropies = [row["per_token"]["entropy"]["value"] for row in result["control"] if row["model"] == name]
+        assert entropies == sorted(entropies)
+
+
+def test_means_by_position_make_up_the_mean_per_token(first):
+    result = json.loads((first[0] / "results/precision_recall.json").read_text())
+    for row in result["models"]:
+        for quantity in ("precision", "recall"):
+            curve = row["by_position"][quantity]
+            mean = np.average(curve["value"], weights=curve["num"])
+            assert mean == pytest.approx(row["per_token"][quantity]["value"], rel=1e-6)
+
+
+def test_the_entropy_of_the_teachers_samples_is_that_of_its_draws(first):
+    """Of the first num_test sequences of D'_tau; a teacher at a lower temperature has less."""
+    root, _ = first
+    found = json.loads((root / "results/precision_recall.json").read_text())["teacher_entropy"]
+    values = [row["per_token"]["value"] for row in found]
+    assert values == sorted(values) and len(values) == 4
+    drawn = shards.read(root / "samples/teacher/tau0.80/seed0/train")
+    assert values[0] == pytest.approx(-drawn.log_prob[:300].sum() / drawn.num_scored[:300].sum())
 
 
 def test_two_processes_score_what_one_scores(first, tmp_path):
     root = shutil.copytree(first[0], tmp_path / "run")
     one = {path.relative_to(root): json.loads(path.read_text())["log_prob"] for path in root.rglob("by_*.json")}
-    assert len(one) == 6 * 2 + 1 + 6
+    assert len(one) == 6 * 2 + 1 + 6 + 2 * 3 * 3  # and the control, at each tau below 1
     shutil.rmtree(root / "scores")
     two = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module")
     done = run(*two, "llm.eval_precision_and_recall", "--profile", "smoke", "--out", str(root), OMP_NUM_THREADS="1")
@@ -357,7 +405,7 @@ def test_a_dry_run_plans_and_touches_nothing(profile, tmp_path):
 
 
 def test_readme_and_its_table_are_of_the_committed_result():
-    from llm.eval_precision_and_recall import table
+    from llm.results import table
 
     result = json.loads((REPOSITORY / "figs" / "precision_recall.json").read_text())
     readme = (REPOSITORY / "README.md").read_text()

@@ -108,9 +108,9 @@ def test_every_work_is_in_the_plan(tmp_path):
     experiment = experiment_of("smoke", num_seeds=2, temperatures=[0.8, 1.0])
     found = list(plan.works(experiment))
     assert sum(work.kind == "train" for work in found) == 2 * (1 + 3)
-    assert sum(work.sample_set is not None for work in found) == 3 + 2 * (2 + 4)
+    assert sum(work.sample_set is not None for work in found) == 3 + 2 * (2 + 4 + 2)
     assert sum(work.num_sequences for work in found if work.kind == "score" and work.role == "ground_truth") == (
-        experiment.num_test * (1 + 2 * 4)
+        experiment.num_test * (1 + 2 * (4 + 2))
     )
     assert not any(Paths(tmp_path).root.iterdir())
 

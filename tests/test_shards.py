@@ -30,6 +30,14 @@ def test_round_trip(tmp_path):
     assert samples.num_scored.tolist() == [3, 1, 4, 2]
 
 
+@pytest.mark.parametrize("at_most", [1, 2, 3, 9])
+def test_the_first_sequences_alone(tmp_path, at_most):
+    store(tmp_path)
+    samples = shards.read(tmp_path, at_most)
+    assert [samples[i].tolist() for i in range(len(samples))] == SEQUENCES[:at_most]
+    assert samples.log_prob.tolist() == LOG_PROB[:at_most] and len(samples.ids) == samples.offsets[-1]
+
+
 @pytest.mark.parametrize(
     ("vocab_size", "name"), [(256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "uint32")]
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -57,18 +58,20 @@ def test_the_order_is_seeded_and_differs_between_epochs():
     assert first == again != other
 
 
-def test_the_parts_of_a_batch_are_the_same_for_any_number_of_processes():
-    batch = np.random.default_rng(0).permutation(64)
-    alone = [part.tolist() for part in micro_batches(batch, 8, 1)]
-    assert len(alone) == 8 and {len(part) for part in alone} == {8}
+@pytest.mark.parametrize("rows", [64, 40, 5])
+def test_the_parts_of_a_batch_are_the_same_for_any_number_of_processes(rows):
+    """Of a short one too."""
+    batch = np.random.default_rng(0).permutation(rows)
+    alone = [part.tolist() for part in micro_batches(batch, 64, 8, 1)]
+    assert len(alone) == 8 and max(map(len, alone)) == math.ceil(rows / 8)
     assert np.concatenate(alone).tolist() == batch.tolist()
     for num_processes in (2, 4, 8):
-        assert [part.tolist() for part in micro_batches(batch, 8, num_processes)] == alone
+        assert [part.tolist() for part in micro_batches(batch, 64, 8, num_processes)] == alone
 
 
 @pytest.mark.parametrize(("rows", "size", "num_processes"), [(64, 5, 3), (7, 16, 2), (3, 1, 4), (1, 16, 8)])
 def test_each_process_has_as_many_parts_and_each_row_is_in_one(rows, size, num_processes):
-    parts = micro_batches(np.arange(rows), size, num_processes)
+    parts = micro_batches(np.arange(rows), rows, size, num_processes)
     assert len(parts) % num_processes == 0 and max(map(len, parts)) <= size
     assert np.concatenate(parts).tolist() == list(range(rows))
 
