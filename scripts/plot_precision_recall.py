@@ -11,53 +11,35 @@ from pathlib import Path
 
 from llm import config, files
 from llm.config import UsageError
-from llm.paths import DIRECT, TEACHER, Paths, student_name
+from llm.paths import DIRECT, TEACHER, Paths
 from llm.processes import say
+from scripts.rows import labels, over_seeds, per_token, rows_of, taus
+
+RECALL = r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)"
+PRECISION = r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)"
 
 
 def draw(result: dict):
     """The figure of a result, as `llm.eval_precision_and_recall` writes it."""
-    from scripts.style import COLOURS, COLUMN_INCHES, plt
+    from scripts.style import COLOURS, COLUMN_INCHES, MARKERS, mark, plt
 
     figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES))
-    taus = {student_name(t): t for t in result["experiment"]["temperatures"]}
-    labels = {TEACHER: r"teacher $p'$", DIRECT: r"student $p''$, direct on $D$"}
-    markers = {TEACHER: "s", DIRECT: "D"}
-    points = result.get("over_seeds") or {row["model"]: row["per_token"] for row in result["models"]}
-    line = [points[name] for name in sorted(taus, key=taus.get)]
-    axes.plot(
-        *([point[q]["value"] for point in line] for q in ("recall", "precision")),
-        color=COLOURS["student"],
-        alpha=0.5,
-        zorder=1,
-    )
-    for name, point in points.items():
-        x, y = point["recall"], point["precision"]
-        axes.errorbar(
-            x["value"],
-            y["value"],
-            xerr=[[x["value"] - x["low"]], [x["high"] - x["value"]]],
-            yerr=[[y["value"] - y["low"]], [y["high"] - y["value"]]],
-            fmt=markers.get(name, "o"),
-            color=COLOURS.get(name, COLOURS["student"]),
-            markersize=6,
-            capsize=2,
-            elinewidth=1,
-            label=labels.get(name, r"student $p''$, distilled at $\tau$"),
-        )
-        if name in taus:
-            place = dict(xytext=(-6, -13), textcoords="offset points", ha="right")
-            axes.annotate(rf"$\tau={taus[name]:g}$", (x["value"], y["value"]), **place)
-    for row in result["models"] if result.get("over_seeds") else []:
-        x, y = (row["per_token"][q]["value"] for q in ("recall", "precision"))
-        style = dict(color=COLOURS.get(row["model"], COLOURS["student"]), alpha=0.4, markersize=3, zorder=0)
-        axes.plot(x, y, markers.get(row["model"], "o"), **style)
-    axes.set_xlabel(r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)")
-    axes.set_ylabel(r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)")
+    meanings = {TEACHER: r"teacher $p'$", DIRECT: r"student $p''$, direct on $D$"}
+    line = []
+    for name, label in labels(result).items():
+        recall, precision = (per_token(rows_of(result, name), q) for q in ("recall", "precision"))
+        meaning = meanings.get(name, r"student $p''$, distilled at $\tau$")
+        colour = COLOURS.get(name, COLOURS["student"])
+        mark(axes, recall, precision, MARKERS.get(name, "o"), colour, meaning)
+        if name in taus(result):
+            line.append((over_seeds(recall).value, over_seeds(precision).value))
+            axes.annotate(label, line[-1], xytext=(-6, -13), textcoords="offset points", ha="right")
+    axes.plot(*zip(*line, strict=True), color=COLOURS["student"], alpha=0.5, zorder=1)
+    axes.set(xlabel=RECALL, ylabel=PRECISION)
     axes.margins(0.12)
     handles, names = axes.get_legend_handles_labels()
     unique = dict(zip(names, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), frameon=False, loc="best")
+    axes.legend(unique.values(), unique.keys(), loc="best")
     return figure
 
 
