@@ -14,6 +14,13 @@ from llm.models import derive_seed
 from llm.paths import DIRECT, TEACHER, Paths, Source
 from llm.scores import Model, test_set
 
+QUANTITIES = {
+    "precision": "precision",
+    "recall": "recall",
+    "entropy": "H(p'')",
+    "kl_to_ground_truth": "KL(p'' ‖ p*)",
+    "kl_from_ground_truth": "KL(p* ‖ p'')",
+}
 NUM_SHOWN = 3  # texts of highest and of lowest likelihood
 
 
@@ -118,9 +125,9 @@ def by_model(rows: list[dict], quantity: str) -> dict[str, list[float]]:
 
 
 def over_seeds(rows: list[dict]) -> dict[str, dict[str, dict]]:
-    """For each model that has several seeds, the means of precision and recall per token and their intervals."""
+    """For each model that has several seeds, the mean of each quantity per token and its interval."""
     result: dict[str, dict[str, dict]] = {}
-    for quantity in ("precision", "recall"):
+    for quantity in QUANTITIES:
         for model, values in by_model(rows, quantity).items():
             if len(values) > 1:
                 result.setdefault(model, {})[quantity] = asdict(mean_estimate(values))
@@ -132,18 +139,20 @@ def cell(estimate: dict) -> str:
 
 
 def table_over_seeds(result: dict) -> str:
-    lines = ["| model | precision | recall |", "|---|---|---|"]
+    """The means over seeds in Markdown: a row a model, per token, in nats."""
+    lines = [f"| model | {' | '.join(QUANTITIES.values())} |", f"|{'---|' * (1 + len(QUANTITIES))}"]
     for model, each in result["over_seeds"].items():
-        lines.append(f"| {model} | {cell(each['precision'])} | {cell(each['recall'])} |")
+        lines.append(f"| {model} | {' | '.join(cell(each[quantity]) for quantity in QUANTITIES)} |")
+    own = cell(result["ground_truth"]["per_token"])
+    lines.append(
+        f"| p* on itself (one set) | {own} | {own} | {-result['ground_truth']['per_token']['value']:.3f} | 0 | 0 |"
+    )
     return "\n".join(lines)
 
 
 def table(result: dict) -> str:
     """The result in Markdown: a row a model and seed, per token, in nats."""
-    lines = [
-        "| model | seed | precision | recall | H(p'') | KL(p'' ‖ p*) | KL(p* ‖ p'') | stops |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"| model | seed | {' | '.join(QUANTITIES.values())} | stops |", f"|{'---|' * (3 + len(QUANTITIES))}"]
     for row in result["models"]:
         values = row["per_token"]
         rest = " | ".join(

@@ -307,6 +307,10 @@ DAMAGED = [  # a file, a sibling to swap it with, and the stages whose rerun mus
     ("checkpoints/student_direct/seed0/training.json", "selection.json"),
     ("checkpoints/student_direct/seed0/selection.json", "../../teacher/seed0/selection.json"),
     ("scores/student_direct/tau1.00/seed0/test/by_ground_truth.json", "by_student_direct_seed0.json"),
+    (
+        "scores/student_direct/tau1.00/seed0/test/embeddings.npy",
+        "../../../../teacher/tau1.00/seed0/test/embeddings.npy",
+    ),
 ]
 
 

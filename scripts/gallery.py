@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,10 +56,12 @@ def projected(sets: dict[str, np.ndarray]) -> dict[str, list]:
 def neighbours(rows: list[dict], reference: np.ndarray, experiment: Experiment, where: Paths) -> list[dict]:
     """The k-NN metrics of every student and seed against p*'s test samples."""
     found, seed = [], derive_seed(experiment.seed, "bootstrap")
+    reference = reference[manifold.unique_rows(reference)]
     for row in rows:
         own = embeddings(Model(row["model"], row["seed"], Path()), experiment, where)
+        own = own[manifold.unique_rows(own)]
         estimates = manifold.evaluate(reference, own, NUM_NEIGHBOURS, experiment.num_bootstrap, seed)
-        values = {name: {"value": e.value, "low": e.low, "high": e.high} for name, e in estimates.items()}
+        values = {name: asdict(estimate) for name, estimate in estimates.items()}
         found.append({"model": row["model"], "seed": row["seed"]} | values)
     return found
 
@@ -107,7 +110,8 @@ def main() -> None:
     paths.check_config(where, experiment)
     if args.dry_run:
         return say(f"gather {where.root} -> {args.gallery}")
-    files.write_json(args.gallery, gather(experiment, where))
+    # Without an indent, which would give each number of the map a line.
+    files.write_bytes(args.gallery, (json.dumps(gather(experiment, where)) + "\n").encode())
     say(f"gallery: {args.gallery} ({files.size(args.gallery):,} bytes)")
 
 

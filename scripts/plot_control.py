@@ -64,6 +64,7 @@ def draw(result: dict) -> Figure:
     figure, (plane, gain) = plt.subplots(1, 2, figsize=(COLUMN_INCHES, 0.62 * COLUMN_INCHES))
     draw_plane(plane, result)
     draw_gain(gain, result)
-    for axes in (plane, gain):
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, handlelength=1.2, borderpad=0)
+    style = dict(fontsize=8, handlelength=1.2, borderpad=0, borderaxespad=0.3)
+    plane.legend(loc="lower left", bbox_to_anchor=(0, 1), **style)
+    gain.legend(loc="lower right", bbox_to_anchor=(1, 1), **style)  # wider than its axes, for which there is room here
     return figure

@@ -331,7 +331,7 @@ def write(gallery_path: Path, figures: Path, out: Path) -> list[Path]:
     """report.html and report.md in out. UsageError where the gallery or a figure is missing or not whole."""
     gallery = files.read_json(gallery_path)
     if gallery is None:
-        raise UsageError(f"no {gallery_path}, or not a whole one: run bash scripts/make_figures.sh first")
+        raise UsageError(f"no {gallery_path}, or not a whole one: run python -m scripts.gallery first")
     try:
         content = sections(gallery, figures)
     except KeyError as error:

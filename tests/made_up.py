@@ -60,7 +60,7 @@ def samples(rng: np.random.Generator, precision: float) -> dict:
 
 def by_position(rng: np.random.Generator, mean: float) -> dict:
     value = mean + rng.normal(0, 0.1, LENGTH)
-    num = [200 - 5 * t for t in range(LENGTH)]
+    num = [180 - 6 * t for t in range(LENGTH)]  # the last are too few to be drawn
     return {"num": num, "value": value.tolist(), "low": (value - 0.1).tolist(), "high": (value + 0.1).tolist()}
 
 

@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 from conftest import run
+from made_up import around as estimate
+from made_up import gallery as made_up_gallery
 
 from llm.config import REPOSITORY, UsageError
 from llm.paths import student_name
@@ -21,114 +23,6 @@ STUDENTS = [student_name(tau) for tau in TAUS]
 MODELS = ["teacher", "student_direct", *STUDENTS]
 LONGEST = 30
 QUANTITIES = ("precision", "recall", "entropy", "kl_to_ground_truth", "kl_from_ground_truth")
-
-
-def estimate(value: float, half: float = 0.05) -> dict:
-    return {"value": float(value), "low": float(value - half), "high": float(value + half)}
-
-
-def made_up_gallery(num_seeds: int = 3, effect: float = 1.0) -> dict:
-    """A gallery with all that figures read: precision rises and recall falls with selectivity, times `effect`."""
-    rng = np.random.default_rng(0)
-    truth_entropy = 2.7
-
-    def terms(entropy, kl_to, kl_from):
-        entropy, kl_to, kl_from = np.array([entropy, kl_to, kl_from]) + rng.normal(0, 0.02, 3)
-        values = (-entropy - kl_to, -truth_entropy - kl_from, entropy, kl_to, kl_from)
-        return {
-            unit: {name: estimate(times * value) for name, value in zip(QUANTITIES, values, strict=True)}
-            for unit, times in (("per_token", 1), ("per_sequence", 25))
-        }
-
-    def position(level):
-        num = np.linspace(400, 5, LONGEST).astype(int)
-        value = level - 0.5 * np.exp(-np.arange(LONGEST) / 5) + rng.normal(0, 0.03, LONGEST)
-        half = 1 / np.sqrt(num)
-        rows = {"num": num, "value": value, "low": value - half, "high": value + half}
-        return {key: each.tolist() for key, each in rows.items()}
-
-    def samples(stop, repeats):
-        lengths = np.bincount(np.minimum(1 + rng.geometric(stop / 20, 500), LONGEST), minlength=LONGEST + 1)
-        return {
-            "num_sequences": 500,
-            "num_scored_tokens": int(lengths @ np.arange(LONGEST + 1)),
-            "stop_rate": float(lengths[:-1].sum() / 500),
-            "sampling_gap_per_token": {"mean": 0.0, "max_abs": 0.01},
-            "lengths": lengths.tolist(),
-            "repetition": {n: repeats / int(n) + rng.normal(0, 0.003) for n in "234"},
-            "distinct": {n: 0.3 * int(n) - repeats + rng.normal(0, 0.003) for n in "123"},
-            "texts": [{"text": "The end.", "precision": -1.0}] * 6,
-        }
-
-    def row(model, seed):
-        selective = {"teacher": 0.1, "student_direct": 0.0}.get(model, 1.0)
-        if model in STUDENTS:
-            selective = effect * (1 - TAUS[STUDENTS.index(model)]) / 0.2
-        lost = 0.0 if model == "teacher" else 0.3
-        made = terms(4.2 + lost - selective, 1.2 + lost / 5, 1.4 + lost + 0.2 * selective)
-        levels = {name: made["per_token"][name]["value"] for name in ("precision", "recall")}
-        return {"model": model, "seed": seed, "epoch": 2, **made} | {
-            "by_position": {name: position(level) for name, level in levels.items()},
-            "samples": samples(0.4 + 0.1 * selective, 0.1 + 0.05 * selective),
-        }
-
-    def control_row(model, seed, tau):
-        sharper = (1 - tau) / 0.2
-        made = terms(4.3 - 1.2 * sharper, 1.3 - 0.1 * sharper, 1.6 + 0.4 * sharper**2)
-        return {"model": model, "seed": seed, "temperature": tau, **made, "samples": samples(0.4, 0.1)}
-
-    seeds = range(num_seeds)
-    models = [row(model, seed) for seed in seeds for model in MODELS]
-    over = {}
-    if num_seeds > 1:
-        over = {
-            name: {
-                quantity: vars(over_seeds([r["per_token"][quantity] for r in models if r["model"] == name]))
-                for quantity in ("precision", "recall")
-            }
-            for name in MODELS
-        }
-    centres = rng.normal(0, 1, (6, 8))
-    return {
-        "result": {
-            "unit": "nats",
-            "experiment": {"temperatures": list(TAUS), "num_seeds": num_seeds},
-            "ground_truth": {
-                "per_token": estimate(-truth_entropy),
-                "per_sequence": estimate(-25 * truth_entropy),
-                "samples": samples(0.8, 0.05),
-            },
-            "models": models,
-            "over_seeds": over,
-            "control": [
-                control_row(model, seed, tau)
-                for seed in seeds
-                for model in ("teacher", "student_direct")
-                for tau in TAUS
-            ],
-            "teacher_entropy": [
-                {"seed": seed, "temperature": tau, "per_token": estimate(4 * tau + rng.normal(0, 0.02))}
-                for seed in seeds
-                for tau in TAUS
-            ],
-        },
-        "perplexity": {"models": []},
-        "embeddings": {
-            name: (centres[rng.integers(num_modes, size=60)] + rng.normal(0, 0.7, (60, 8))).round(6).tolist()
-            for name, num_modes in [
-                ("ground_truth", 6),
-                ("student_direct", 6),
-                *zip(STUDENTS, (2, 3, 4, 5), strict=True),
-            ]
-        },
-        "manifold": [
-            {"model": model, "seed": seed}
-            | {name: estimate(0.5 + 0.1 * k) for k, name in enumerate(("precision", "recall", "density", "coverage"))}
-            for seed in seeds
-            for model in MODELS
-        ],
-        "ledger": None,
-    }
 
 
 GALLERIES = {num_seeds: made_up_gallery(num_seeds) for num_seeds in (1, 3)}
@@ -186,7 +80,9 @@ def test_embeddings_show_every_point_and_again_to_the_byte():
         assert (behind.get_offsets() == truth).all() and len(students.get_offsets()) == len(
             gallery["embeddings"][model]
         )
-        assert "precision 0.50, coverage 0.80" in axes.texts[0].get_text()
+        metrics = next(row for row in gallery["manifold"] if row["model"] == model)
+        told = f"precision {metrics['precision']['value']:.2f}, coverage {metrics['coverage']['value']:.2f}"
+        assert told in axes.texts[0].get_text()
     image = pixels(first)
     assert image.std() > 10
     assert (pixels(draw.draw(gallery, "embeddings")) == image).all()
@@ -265,7 +161,7 @@ def test_lengths_and_stop_rates_are_the_files():
     left, right = draw.draw(GALLERIES[1], "lengths").axes
     sets = [*(rows_of(result, model)[0]["samples"] for model in MODELS), result["ground_truth"]["samples"]]
     for line, samples in zip(left.lines, sets, strict=True):
-        np.testing.assert_allclose(line.get_ydata(), 100 * np.cumsum(samples["lengths"])[:-1] / 500)
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.cumsum(samples["lengths"])[:-1] / 200)
     np.testing.assert_allclose(marks(right)[:, 1], [100 * samples["stop_rate"] for samples in sets[:-1]])
     assert any(np.allclose(line.get_ydata(), 100 * sets[-1]["stop_rate"]) for line in right.lines)
 

@@ -290,6 +290,28 @@ def test_the_entropy_of_the_teachers_samples_is_that_of_its_draws(first):
     assert values[0] == pytest.approx(-drawn.log_prob[:300].sum() / drawn.num_scored[:300].sum())
 
 
+def test_a_gallery_of_the_run(first, tmp_path):
+    """What the figures and the report need, from the run alone."""
+    root, path = first[0], tmp_path / "gallery.json"
+    done = entry("scripts.gallery", "--profile", "smoke", "--out", str(root), "--gallery", str(path))
+    assert done.returncode == 0, done.stderr
+    gallery = json.loads(path.read_text())
+    assert gallery["result"] == json.loads((root / "results/precision_recall.json").read_text())
+    assert set(gallery["embeddings"]) == {"ground_truth", *STUDENTS}
+    own = np.array(gallery["embeddings"]["ground_truth"])
+    assert own.shape == (300, 16) and np.abs(own.mean(0)).max() < 1e-3  # centred, on its own components
+    assert [row["model"] for row in gallery["manifold"]] == STUDENTS
+    assert all(0 < row["precision"]["low"] <= row["precision"]["high"] <= 1 for row in gallery["manifold"])
+    assert gallery["run"]["hashes"]["results/precision_recall.json"] == files.sha256(
+        root / "results/precision_recall.json"
+    )
+    assert gallery["run"]["seconds"] > 0 and gallery["ledger"] is None
+    figures = ["decomposition", "positions", "lengths", "repetition", "teacher_entropy"]
+    done = entry("scripts.draw", *figures, "--gallery", str(path), "--figures", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / f"{name}.png").is_file() for name in figures)
+
+
 def test_two_processes_score_what_one_scores(first, tmp_path):
     root = shutil.copytree(first[0], tmp_path / "run")
     one = {path.relative_to(root): json.loads(path.read_text())["log_prob"] for path in root.rglob("by_*.json")}
@@ -404,10 +426,12 @@ def test_a_dry_run_plans_and_touches_nothing(profile, tmp_path):
     assert not out.exists()
 
 
-def test_readme_and_its_table_are_of_the_committed_result():
-    from llm.results import table
+def test_readme_and_its_tables_are_of_the_committed_result():
+    from llm.results import table_over_seeds
+    from scripts.claims import claims
 
-    result = json.loads((REPOSITORY / "figs" / "precision_recall.json").read_text())
+    gallery = json.loads((REPOSITORY / "figs" / "gallery.json").read_text())
     readme = (REPOSITORY / "README.md").read_text()
-    assert table(result) in readme
+    assert table_over_seeds(gallery["result"]) in readme
+    assert all(f"| {claim.title} | {claim.verdict} |" in readme for claim in claims(gallery))
     assert all((REPOSITORY / "figs" / name).is_file() for name in ("precision_recall.png", "overview.png"))
