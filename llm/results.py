@@ -143,10 +143,8 @@ def table_over_seeds(result: dict) -> str:
     lines = [f"| model | {' | '.join(QUANTITIES.values())} |", f"|{'---|' * (1 + len(QUANTITIES))}"]
     for model, each in result["over_seeds"].items():
         lines.append(f"| {model} | {' | '.join(cell(each[quantity]) for quantity in QUANTITIES)} |")
-    own = cell(result["ground_truth"]["per_token"])
-    lines.append(
-        f"| p* on itself (one set) | {own} | {own} | {-result['ground_truth']['per_token']['value']:.3f} | 0 | 0 |"
-    )
+    own = result["ground_truth"]["per_token"]
+    lines.append(f"| p* on itself (over sequences) | {cell(own)} | {cell(own)} | {-own['value']:.3f} | 0 | 0 |")
     return "\n".join(lines)
 
 
