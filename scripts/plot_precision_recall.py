@@ -1,13 +1,10 @@
 """The paper's figure 4: precision against recall, a point a model, from results/precision_recall.json alone.
 
     python -m scripts.plot_precision_recall --profile cpu
-    python -m scripts.plot_precision_recall --result figs/precision_recall.json --figures figs
 
 The distilled students are joined in the order of tau. Of one seed, bars are 95 % bootstrap intervals over sequences; of
 several, they are 95 % intervals over seeds around the mean, and each seed is a faint point. Needs no torch.
 """
-
-from pathlib import Path
 
 from llm import config, files
 from llm.config import UsageError
@@ -44,23 +41,18 @@ def draw(result: dict):
 
 
 def main() -> None:
-    options = {
-        "result": dict(type=Path, help="a precision_recall.json (default: that of the experiment's directory)"),
-        "figures": dict(type=Path, help="where to draw (default: figures/ of the experiment's directory)"),
-        "name": dict(default="precision_recall", help="the files' name without suffix"),
-    }
-    _, root, args = config.parse(__doc__, **options)
+    _, root, args = config.parse(__doc__)
     where = Paths(root)
-    source, directory = args.result or where.result("precision_recall"), args.figures or where.figures
+    source, name = where.result("precision_recall"), "precision_recall"
     if args.dry_run:
-        return say(f"draw {source} -> {directory / args.name}.png and .pdf")
+        return say(f"draw {source} -> {where.figures / name}.png and .pdf")
     result = files.read_json(source)
     if result is None:
         raise UsageError(f"no {source}: run bash run_eval_precision_and_recall.sh first")
     from scripts.style import save
 
-    save(draw(result), directory, args.name)
-    say(f"table: {source}\nfigure: {directory / args.name}.png and .pdf")
+    save(draw(result), where.figures, name)
+    say(f"table: {source}\nfigure: {where.figures / name}.png and .pdf")
 
 
 if __name__ == "__main__":

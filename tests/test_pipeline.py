@@ -137,16 +137,17 @@ def test_another_seed_gives_other_samples(first, tmp_path):
 
 def test_the_figure_needs_no_torch(first, tmp_path):
     root, _ = first
+    shutil.copytree(root / "results", tmp_path / "results")
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "from scripts import plot_precision_recall\n"
-        f"sys.argv = ['plot', '--out', {str(root)!r}, '--figures', {str(tmp_path)!r}]\n"
+        f"sys.argv = ['plot', '--profile', 'smoke', '--out', {str(tmp_path)!r}]\n"
         "plot_precision_recall.main()\n"
     )
     done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     for suffix in ("png", "pdf"):
-        drawn = (tmp_path / f"precision_recall.{suffix}").read_bytes()
+        drawn = (tmp_path / f"figures/precision_recall.{suffix}").read_bytes()
         assert drawn == (root / f"figures/precision_recall.{suffix}").read_bytes()
 
 
