@@ -9,8 +9,8 @@ Scored are the generated ids, EOS included; never the prompt, never padding. Per
 log-probabilities over the number of scored tokens (the paper's unit); per sequence, the mean over sequences.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,17 @@ def padded_batch(samples: "Samples", rows: np.ndarray) -> tuple["torch.Tensor", 
     return torch.from_numpy(ids), torch.from_numpy(np.where(scored, ids[:, 1:], -100))
 
 
+@contextmanager
+def _last_hidden_states(model: "PreTrainedModel") -> Iterator[list["torch.Tensor"]]:
+    """A list to which each forward pass within the block adds its last hidden state [b, T, width]."""
+    kept: list[torch.Tensor] = []
+    hook = model.base_model.register_forward_hook(lambda module, given, out: kept.append(out.last_hidden_state))
+    try:
+        yield kept
+    finally:
+        hook.remove()
+
+
 def score_tokens(
     model: "PreTrainedModel",
     samples: "Samples",
@@ -70,10 +81,8 @@ def score_tokens(
     order = np.argsort(-samples.lengths, kind="stable")
     places = np.split(np.arange(samples.num_scored.sum()), np.cumsum(samples.num_scored)[:-1])
     result = np.empty(samples.num_scored.sum(), np.float32)
-    embeddings, hidden = {}, []
-    hook = model.base_model.register_forward_hook(lambda module, given, out: hidden.append(out.last_hidden_state))
-    start = 0
-    with torch.inference_mode():
+    embeddings, start = {}, 0
+    with torch.inference_mode(), _last_hidden_states(model) if num_embedded else nullcontext([]) as hidden:
         while start < len(samples):
             rows = order[start : start + batch_size]
             hidden.clear()
@@ -87,12 +96,13 @@ def score_tokens(
                 processes.say(f"out of memory: scoring {batch_size} sequences at a time")
                 continue
             result[np.concatenate([places[row] for row in rows])] = -nats.cpu().numpy()
-            for row, states, scored in zip(rows, hidden[0][:, 1:], targets != IGNORED, strict=True):
-                if row < num_embedded:
-                    embeddings[row] = states[scored].mean(0, dtype=torch.float32).cpu().numpy()
+            for states in hidden:
+                for i, row in enumerate(rows):
+                    if row < num_embedded:
+                        generated = states[i, 1:][targets[i] != IGNORED]
+                        embeddings[row] = generated.mean(0, dtype=torch.float32).cpu().numpy()
             progress(int(samples.num_scored[rows].sum()))
             start += len(rows)
-    hook.remove()
     return result, np.stack([embeddings[row] for row in sorted(embeddings)]) if embeddings else None
 
 
