@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from llm.shards import Samples
 
 CONFIDENCE = 0.95
+# What is estimated of a model, and how tables head it.
+QUANTITIES = {
+    "precision": "precision",
+    "recall": "recall",
+    "entropy": "H(p'')",
+    "kl_to_ground_truth": "KL(p'' ‖ p*)",
+    "kl_from_ground_truth": "KL(p* ‖ p'')",
+}
 
 
 # -------------------------------------------------------------------------------------------- log-likelihood

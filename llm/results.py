@@ -9,18 +9,11 @@ import numpy as np
 
 from llm import models, paths, scores, shards, statistics
 from llm.config import Experiment
-from llm.likelihood import CrossEntropy, cross_entropy, mean_estimate, position_estimates, ratio_estimate
+from llm.likelihood import QUANTITIES, CrossEntropy, cross_entropy, mean_estimate, position_estimates, ratio_estimate
 from llm.models import derive_seed
 from llm.paths import DIRECT, TEACHER, Paths, Source
 from llm.scores import Model, test_set
 
-QUANTITIES = {
-    "precision": "precision",
-    "recall": "recall",
-    "entropy": "H(p'')",
-    "kl_to_ground_truth": "KL(p'' ‖ p*)",
-    "kl_from_ground_truth": "KL(p* ‖ p'')",
-}
 NUM_SHOWN = 3  # texts of highest and of lowest likelihood
 
 

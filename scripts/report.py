@@ -18,19 +18,12 @@ import numpy as np
 
 from llm import config, files
 from llm.config import REPOSITORY, UsageError
-from llm.likelihood import Estimate
+from llm.likelihood import QUANTITIES, Estimate
 from scripts.captions import figure
 from scripts.claims import READINGS, RULE, Claim, Sign, Verdict, claims, over_seeds, series
 from scripts.document import Block, Cell, Heading, Label, Paragraph, Section, Table, to_html, to_markdown
 
 TITLE = "Why knowledge distillation works in generative models: a reproduction"
-QUANTITIES = {
-    "precision": "precision",
-    "recall": "recall",
-    "entropy": "H(p'')",
-    "kl_to_ground_truth": "KL(p'' ‖ p*)",
-    "kl_from_ground_truth": "KL(p* ‖ p'')",
-}
 # Each k-NN metric, and the likelihood that asks the same question of a student.
 COUNTERPARTS = {"precision": "precision", "density": "precision", "recall": "recall", "coverage": "recall"}
 TONES = {Verdict.VALUE: "good", Verdict.DIRECTION: "good", Verdict.NOT_SEPARATED: "open", Verdict.CONTRADICTED: "bad"}
