@@ -331,7 +331,7 @@ def test_what_is_missing_is_one_line(made):
     (made / "control.png").unlink()
     done = entry("scripts.report", *command)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "control.png: run python -m scripts.gallery first" in done.stderr
+    assert "control.png: run bash scripts/make_figures.sh first" in done.stderr
     assert not (made / "report").exists()
 
 
