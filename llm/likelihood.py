@@ -206,6 +206,11 @@ def mean_estimate(values: np.ndarray) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
+def over_seeds(estimates: list[Estimate]) -> Estimate:
+    """The mean of several seeds with its t interval; of one seed, its own estimate with the interval within its run."""
+    return estimates[0] if len(estimates) == 1 else mean_estimate([each.value for each in estimates])
+
+
 def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap: int, seed: int) -> Estimate:
     """sum(numerator) / sum(denominator) over n sequences, with a percentile bootstrap that redraws whole sequences."""
     from scipy.stats import bootstrap

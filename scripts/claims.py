@@ -10,6 +10,7 @@ from enum import IntEnum, StrEnum
 from itertools import pairwise
 from math import isfinite
 
+from llm import likelihood
 from llm.config import UsageError
 from llm.likelihood import CONFIDENCE, Estimate, mean_estimate
 from llm.paths import DIRECT, student_name
@@ -108,9 +109,8 @@ def series(rows: list[dict], *keys: str, **which) -> Series:
 
 
 def over_seeds(values: Series) -> Estimate:
-    """The mean and its t interval over several seeds; of a single one, its own estimate and interval within the run."""
-    estimates = list(values.values())
-    return estimates[0] if len(estimates) == 1 else mean_estimate([each.value for each in estimates])
+    """`llm.likelihood.over_seeds` of a series."""
+    return likelihood.over_seeds(list(values.values()))
 
 
 def difference(first: Series, second: Series) -> tuple[Estimate, str]:
@@ -127,9 +127,8 @@ def difference(first: Series, second: Series) -> tuple[Estimate, str]:
         values = [first[seed].value - second[seed].value for seed in seeds]
         return mean_estimate(values), f"paired t interval over {len(seeds)} seeds"
     a, b = first[seeds[0]], second[seeds[0]]
-    return Estimate(
-        a.value - b.value, a.low - b.high, a.high - b.low
-    ), "one seed: difference of two intervals within it"
+    widest = Estimate(a.value - b.value, a.low - b.high, a.high - b.low)
+    return widest, "one seed: difference of two intervals within it"
 
 
 def compare(what: str, sign: Sign, first: Series, second: Series) -> Comparison:
@@ -247,9 +246,7 @@ def language_claims(gallery: dict) -> list[Claim]:
             ordering("entropy of D'_τ", Sign.LOWER, entropies),
         ),
     ]
-    return [
-        claim for claim in claims if claim.comparisons
-    ]  # with a single tau its entropy has nothing to stand against
+    return [claim for claim in claims if claim.comparisons]  # a single tau's entropy has nothing to stand against
 
 
 def claims(gallery: dict) -> list[Claim]:

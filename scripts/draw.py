@@ -24,7 +24,7 @@ FIGURES = {
     "repetition": ["result"],
     "embeddings": ["result", "embeddings", "manifold"],
 }
-MEND = "git checkout figs/gallery.json brings the committed one back"
+MEND = "python -m scripts.gallery makes one of a run, git checkout figs/gallery.json brings the committed one back"
 
 
 def draw(gallery: dict, name: str):

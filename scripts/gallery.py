@@ -67,7 +67,7 @@ def neighbours(rows: list[dict], reference: np.ndarray, experiment: Experiment, 
 
 
 def told_of_the_run(where: Paths) -> dict:
-    """Machine, time of the work, versions, and the hashes of what the numbers came from."""
+    """Machine, versions, the seconds of all work that was done in the directory, and hashes of what was read."""
     lines = where.timings.read_text().splitlines() if where.timings.is_file() else []
     kept = [where.config, where.ground_truth / files.SEAL, *sorted(where.root.glob("results/*.json"))]
     kept += sorted(where.root.glob("samples/**/manifest.json"))

@@ -29,7 +29,7 @@ stage() {
   forwarding_signals torchrun "${rendezvous[@]}" --nproc-per-node "${NPROC:-1}" --module "$module" "${arguments[@]}"
 }
 
-# `costs ARGUMENTS...` ends the dry run of the script that calls it: its line of scripts/plan.py, for GPU (default h100).
+# `costs ARGUMENTS...` ends the dry run of the script that calls it: its lines of scripts/plan.py, on GPU (default h100).
 costs() {
   local given arguments=()
   for given; do

@@ -89,7 +89,7 @@ def run_blocks(gallery: dict) -> list[Block]:
         ["temperatures τ", taus],
         ["chains of teacher and students", f"{experiment['num_seeds']}, of experiment seed {experiment['seed']}"],
         ["machine", run["machine"]],
-        ["time", duration(run["seconds"])],
+        ["sampling, training and scoring", duration(run["seconds"])],
         ["commit", run["commit"]],
     ]
     mog = gallery["mog"]

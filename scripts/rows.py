@@ -1,6 +1,7 @@
 """The rows of a result, as `llm.eval_precision_and_recall` writes it: one a model and seed, in the order of figures."""
 
-from llm.likelihood import Estimate, mean_estimate
+from llm import likelihood
+from llm.likelihood import Estimate
 from llm.paths import DIRECT, TEACHER, student_name
 
 
@@ -28,7 +29,5 @@ def per_token(rows: list[dict], quantity: str) -> list[dict]:
 
 
 def over_seeds(estimates: list[dict]) -> Estimate:
-    """Estimates of several seeds as one: their mean with a t interval; of one seed, its own within-run interval."""
-    if len(estimates) == 1:
-        return Estimate(**estimates[0])
-    return mean_estimate([each["value"] for each in estimates])
+    """`llm.likelihood.over_seeds` of a quantity's estimates as a file has them."""
+    return likelihood.over_seeds([Estimate(**each) for each in estimates])

@@ -213,7 +213,9 @@ def test_two_processes_make_what_one_makes(first, tmp_path):
         assert done.returncode == 0, done.stderr
     # The same micro-batches, two of them a step, and a sum of two has no order.
     assert losses(tmp_path) == losses(alone)
-    assert losses(alone) == pytest.approx(losses(root), abs=2e-5)  # whose micro-batches are whole batches
+    # Those of the profile are whole batches: the same sums in another order.
+    assert losses(tmp_path) == pytest.approx(losses(root), abs=2e-5)
+    assert losses(tmp_path)[:20] == pytest.approx(losses(root)[:20], abs=1e-5)
 
     cut = tmp_path / "cut"  # killed on the way, and run again: the same to the bit
     for name in ("ground_truth", "samples"):
@@ -259,21 +261,22 @@ def test_scores_are_of_one_set_by_one_scorer(tmp_path):
     assert scores.read(sets[0], scorers[0], where) is None
     embeddings.unlink()
     assert scores.read(sets[0], scorers[0], where) is None
+    scores.write(sets[0], scorers[0], values, where)
+    assert scores.read(sets[0], scorers[0], where) is not None
+    files.write_json(scorers[0].weights / files.SEAL, {"of": "trained again"})
+    assert scores.read(sets[0], scorers[0], where) is None
 
 
 def test_the_control_at_temperature_1_is_the_model_itself(first):
     result = json.loads((first[0] / "results/precision_recall.json").read_text())
     rows = {row["model"]: row for row in result["models"]}
-    assert len(result["control"]) == 2 * 4 and {row["model"] for row in result["control"]} == {
-        "teacher",
-        "student_direct",
-    }
-    for row in result["control"]:
-        if row["temperature"] == 1:
-            assert row["per_token"] == rows[row["model"]]["per_token"]
-    for name in ("teacher", "student_direct"):  # the sharper, the less entropy
-        entropies = [row["per_token"]["entropy"]["value"] for row in result["control"] if row["model"] == name]
-        assert entropies == sorted(entropies)
+    for name in ("teacher", "student_direct"):
+        control = [row for row in result["control"] if row["model"] == name]
+        assert [row["temperature"] for row in control] == [0.8, 0.875, 0.95, 1.0]
+        assert control[-1]["per_token"] == rows[name]["per_token"]
+        entropies = [row["per_token"]["entropy"]["value"] for row in control]
+        assert entropies == sorted(entropies)  # the sharper, the less
+    assert len(result["control"]) == 2 * 4
 
 
 def test_means_by_position_make_up_the_mean_per_token(first):
