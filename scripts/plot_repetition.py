@@ -33,7 +33,8 @@ def draw(result: dict) -> Figure:
                 beside = place + 0.2 * (k - 1)
                 mark(axis, beside, [dict(value=value, low=value, high=value) for value in values], marker, colour)
             axis.axhline(truth[n], color=colour, linestyle="dashed", linewidth=1)
-        axis.set(title=title, ylim=(0, None))
+        axis.set(title=title)
+        axis.set_ylim(bottom=-0.03 * axis.get_ylim()[1])  # room for the marks at 0
         model_axis(axis, list(names.values()))
     axes[0].set_ylabel("share of the $n$-grams")
     handles = [
