@@ -106,9 +106,10 @@ def train(
     schedule = get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
     if experiment.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    if experiment.torch_compile:
-        model.base_model.compile(dynamic=True)  # in place, and for every length at once; the loss picks rows by value
-    loss_of, optimizer = accelerator.prepare(NextTokenLoss(model), adam)
+    loss_of = NextTokenLoss(model)
+    if experiment.torch_compile:  # after the loss has tried the model; without the loss, which picks rows by value
+        model.base_model.compile(dynamic=True)  # in place, and for every length at once
+    loss_of, optimizer = accelerator.prepare(loss_of, adam)
     model.train()
 
     with accelerator.main_process_first():  # the main one says what it skips, and shortens the log

@@ -1,6 +1,10 @@
 """What the tests share: a command line's result, and language models small enough to enumerate."""
 
+import contextlib
+import importlib
+import io
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -35,6 +39,24 @@ def contents(root: Path) -> dict[str, tuple[int, bytes]]:
         for path in root.rglob("*")
         if path.is_file() and path.name not in (".lock", ".claims", "timings.jsonl")
     }
+
+
+STAGE = re.compile(r"^(?:NPROC=1 )?stage (\S+)(.*)$", re.MULTILINE)  # in a script: a module, and its arguments
+
+
+def within(module: str, *arguments: str) -> str:
+    """What an entry prints when it is run in this process, which has torch already; its error, if it ends in one."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(sys, "argv", [module, *arguments])
+        importlib.import_module(module).main()
+    return printed.getvalue()
+
+
+def chain_within(*flags: str) -> None:
+    """The stages of the four scripts, in order, in this process."""
+    for script in SCRIPTS:
+        for module, rest in STAGE.findall((REPOSITORY / script).read_text()):
+            within(module, *rest.replace('"$@"', "").split(), *flags)
 
 
 @pytest.fixture

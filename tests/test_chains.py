@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from conftest import SCRIPTS, entry, run
+from conftest import chain_within, within
 
 from llm import models, shards
 
@@ -24,9 +24,7 @@ def test_the_chain_with_other_architectures(spec, tmp_path):
     models._random_weights(config, 0).save_pretrained(tmp_path / "model")
     flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
     flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
-    for script in SCRIPTS:
-        done = run("bash", script, *flags, PROFILE="smoke", OUT=str(tmp_path / "run"))
-        assert done.returncode == 0, done.stderr
+    chain_within("--profile", "smoke", "--out", str(tmp_path / "run"), *flags)
     result = json.loads((tmp_path / "run/results/precision_recall.json").read_text())
     assert [row["model"] for row in result["models"]] == ["teacher", "student_direct", "student_tau0.80"]
 
@@ -36,8 +34,7 @@ def test_several_prompts_through_the_stages(tmp_path):
     flags = ["--profile", "smoke", "--out", str(tmp_path), "--prompt", "[[0], [5, 6], [5, 7, 8]]", "--num_train", "200"]
     stages = ["generate_data"], ["train", "--models", "teacher"], ["eval_perplexity", "--models", "teacher"]
     for module, *arguments in stages:
-        done = entry(f"llm.{module}", *flags, *arguments)
-        assert done.returncode == 0, done.stderr
+        within(f"llm.{module}", *flags, *arguments)
     samples = shards.read(tmp_path / "samples/ground_truth/tau1.00/train")
     starts = [tuple(samples[i][: samples.num_prompt[i]].tolist()) for i in range(200)]
     assert set(starts) == {(0,), (5, 6), (5, 7, 8)}

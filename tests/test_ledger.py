@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import SCRIPTS, contents, entry, run, tiny_llama
+from conftest import chain_within, contents, entry, tiny_llama, within
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -118,17 +118,13 @@ def matrices(*built) -> list[tuple]:
 def measured(tmp_path_factory):
     """A small run, its files before the ledger, and what the ledger printed."""
     root = tmp_path_factory.mktemp("ledger") / "run"
-    for script in SCRIPTS:
-        done = run("bash", script, *SMALL, PROFILE="smoke", OUT=str(root))
-        assert done.returncode == 0, f"{script}\n{done.stderr}"
+    chain_within("--profile", "smoke", "--out", str(root), *SMALL)
     before = contents(root) | {"timings": (root / "timings.jsonl").read_bytes()}
     return root, before, measure(root)
 
 
 def measure(root) -> str:
-    done = entry("scripts.ledger", "--profile", "smoke", "--out", str(root), *SMALL)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return within("scripts.ledger", "--profile", "smoke", "--out", str(root), *SMALL)
 
 
 def values(root) -> dict[tuple[str, str], tuple]:

@@ -3,12 +3,11 @@
 import re
 
 import pytest
-from conftest import entry, run
+from conftest import STAGE, entry, run
 
 from llm.config import REPOSITORY
 
 SCRIPTS = sorted([*REPOSITORY.glob("run_*.sh"), *REPOSITORY.glob("scripts/*.sh"), REPOSITORY / ".ci" / "run"])
-STAGE = re.compile(r"^(?:NPROC=1 )?stage (\S+)(.*)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
