@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import SCRIPTS, contents, entry, run
+from conftest import SCRIPTS, contents, entry, run, within
 
 from llm import files, scores, shards
 from llm.config import REPOSITORY
@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_bytes_elsewhere(first, tmp_path):
 def test_another_seed_gives_other_samples(first, tmp_path):
     root, _ = first
     where = ("--profile", "smoke", "--out", str(tmp_path), "--seed", "1", "--num_train", "500")
-    assert entry("llm.generate_data", *where).returncode == 0
+    within("llm.generate_data", *where)
     mine = shards.read(tmp_path / "samples/ground_truth/tau1.00/train")
     theirs = shards.read(root / "samples/ground_truth/tau1.00/train")
     assert all(mine[i].tolist() != theirs[i].tolist() for i in range(20) if min(len(mine[i]), len(theirs[i])) > 10)
@@ -301,8 +301,7 @@ def test_the_entropy_of_the_teachers_samples_is_that_of_its_draws(first):
 def test_a_gallery_of_the_run(first, tmp_path):
     """What the figures and the report need, from the run alone."""
     root, path = first[0], tmp_path / "gallery.json"
-    done = entry("scripts.gallery", "--profile", "smoke", "--out", str(root), "--gallery", str(path))
-    assert done.returncode == 0, done.stderr
+    within("scripts.gallery", "--profile", "smoke", "--out", str(root), "--gallery", str(path))
     gallery = json.loads(path.read_text())
     assert gallery["result"] == json.loads((root / "results/precision_recall.json").read_text())
     assert set(gallery["embeddings"]) == {"ground_truth", *STUDENTS}
@@ -315,8 +314,7 @@ def test_a_gallery_of_the_run(first, tmp_path):
     )
     assert gallery["run"]["seconds"] > 0 and gallery["ledger"] is None
     figures = ["decomposition", "positions", "lengths", "repetition", "teacher_entropy"]
-    done = entry("scripts.draw", *figures, "--gallery", str(path), "--figures", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    within("scripts.draw", *figures, "--gallery", str(path), "--figures", str(tmp_path))
     assert all((tmp_path / f"{name}.png").is_file() for name in figures)
 
 

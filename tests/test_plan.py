@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import entry
+from conftest import entry, within
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_planned_is_one_line(tmp_path, flags, told):
 def test_a_run_is_compared_with_its_plan(tmp_path):
     """A calibrated plan of the smoke profile's sampling, beside what it took."""
     flags = ["--profile", "smoke", "--out", str(tmp_path), "--num_train", "300"]
-    assert entry("llm.generate_data", *flags).returncode == 0
+    within("llm.generate_data", *flags)
     rows = [json.loads(line) for line in (tmp_path / "timings.jsonl").read_text().splitlines()]
     assert {row["kind"] for row in rows} == {"sample"} and len(rows) == 3
     done = entry("scripts.plan", *flags, "--calibrate", "--compare")
