@@ -232,6 +232,33 @@ def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap
     return Estimate(float(ratio(numerator, denominator)), float(interval.low), float(interval.high))
 
 
+def ratio_difference(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], num_bootstrap: int, seed: int
+) -> Estimate:
+    """The ratio of second minus that of first, each of numerators and denominators [n] of sequences drawn by itself.
+
+    As `ratio_estimate`, but that the two sets of sequences are redrawn independently.
+    """
+    from scipy.stats import bootstrap
+
+    def difference(i, j, axis=-1):
+        ratios = [a[rows].sum(axis) / b[rows].sum(axis) for (a, b), rows in ((first, i), (second, j))]
+        return ratios[1] - ratios[0]
+
+    rows = [np.arange(len(numerator)) for numerator, _ in (first, second)]
+    interval = bootstrap(
+        rows,
+        difference,
+        vectorized=True,
+        n_resamples=num_bootstrap,
+        batch=max(1, 10_000_000 // max(map(len, rows))),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Estimate(float(difference(*rows)), float(interval.low), float(interval.high))
+
+
 def position_estimates(positions: np.ndarray) -> dict[str, list[float]]:
     """The mean at each position from `position_sums` [3, T], with its 95 % interval (Student's t: a position has one
     value a sequence, and sequences are independent); where only one sequence is that long, the interval is the value.

@@ -5,24 +5,26 @@
 "Ours" is the run's own teacher of seed 0 and its selected checkpoints; "released" is the same with one thing done as
 the released code does it, and everything else as the pipeline does it: the same architecture, seeds, order of data,
 number of steps, selection on validation, p* and test samples. So a row says what that one thing moves, here; it is not
-what the released code would score. Everything made on the way is kept under the run's ledger/ and nothing else of the
-run is touched; run again, an interrupted one goes on. Writes results/ledger.json and prints it as a table.
+what the released code would score. The difference in recall has a paired interval, since both teachers score the same
+test samples; that in precision has not, since each draws its own. Everything made on the way is kept under the run's
+ledger/ and nothing else of the run is touched; run again, an interrupted one goes on. Writes results/ledger.json and
+prints it as a table.
 """
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import config, files, locks, models, paths, processes, resume, scores, shards, timings
+from llm import config, files, locks, models, paths, processes, resume, scores, shards, statistics, timings
 from llm.config import Experiment, UsageError
 from llm.eval_perplexity import select, select_all
 from llm.eval_precision_and_recall import complete_samples
-from llm.likelihood import score
+from llm.likelihood import Estimate, ratio_difference, ratio_estimate, score
 from llm.models import Language, derive_seed
 from llm.paths import GROUND_TRUTH, TEACHER, Paths, Source
 from llm.processes import say
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 SEED = 0
 PERPLEXITY = "perplexity on validation"
 ENDS = ("stop rate", "mean generated length", "precision", "recall")
+SIDES = "ours", "released", "difference"
 OURS = Source(GROUND_TRUTH)
 
 
@@ -82,26 +85,58 @@ class Run:
         return shards.read(self.where.samples(OURS, split))
 
 
-def figures(row: dict, where: Paths) -> dict[str, dict | float]:
-    """What is reported of a teacher: estimates in nats per token, tokens and shares. row: of precision_recall.json."""
+@dataclass(frozen=True)
+class Likelihood:
+    """Precision or recall, and what it is the mean of: log-probabilities [n] and scored tokens [n] of sequences."""
+
+    log_prob: np.ndarray
+    num_scored: np.ndarray
+    num_bootstrap: int
+    seed: int
+
+    @property
+    def estimate(self) -> Estimate:
+        return ratio_estimate(self.log_prob, self.num_scored, self.num_bootstrap, self.seed)
+
+    def change(self, other: "Likelihood", paired: bool) -> Estimate:
+        """The other minus this. paired: both are of the same sequences."""
+        if paired:
+            return ratio_estimate(other.log_prob - self.log_prob, self.num_scored, self.num_bootstrap, self.seed)
+        ratios = ((each.log_prob, each.num_scored) for each in (self, other))
+        return ratio_difference(*ratios, self.num_bootstrap, self.seed)
+
+
+Value = Likelihood | float
+
+
+def figures(teacher: Model, experiment: Experiment, where: Paths) -> dict[str, Value]:
+    """What is reported of a teacher whose samples are drawn and scored: likelihoods, tokens and shares."""
+    summary = Summary(Model(GROUND_TRUTH, None, where.ground_truth), experiment, where)
+    samples = summary.samples(teacher)
     selection = files.read_record(where.selection(TEACHER, SEED), model=TEACHER, seed=SEED)
+    drawn = summary.scores(teacher, summary.ground_truth).log_prob
+    test = summary.scores(summary.ground_truth, teacher).log_prob
+    bootstrap = experiment.num_bootstrap, summary.seed
     return {
         PERPLEXITY: selection["epochs"][selection["best_epoch"] - 1]["perplexity"],
-        "precision": row["per_token"]["precision"],
-        "recall": row["per_token"]["recall"],
-        "stop rate": row["samples"]["stop_rate"],
-        "mean generated length": row["samples"]["num_scored_tokens"] / row["samples"]["num_sequences"],
+        "precision": Likelihood(drawn, samples.num_scored, *bootstrap),
+        "recall": Likelihood(test, summary.test.num_scored, *bootstrap),
+        "stop rate": float(statistics.stopped(samples, summary.language.eos_token_ids).mean()),
+        "mean generated length": float(samples.num_scored.mean()),
     }
 
 
-def our_teacher(run: Run) -> dict[str, dict | float]:
-    evaluated = files.read_json(run.where.result("precision_recall"))["models"]
-    return figures(next(row for row in evaluated if (row["model"], row["seed"]) == (TEACHER, SEED)), run.where)
+def selected_teacher(where: Paths) -> Model:
+    return Model(TEACHER, SEED, where.checkpoint(TEACHER, SEED, paths.selected_epoch(where, TEACHER, SEED)))
+
+
+def our_teacher(run: Run) -> dict[str, Value]:
+    return figures(selected_teacher(run.where), run.experiment, run.where)
 
 
 def other_teacher(
     samples: Samples, run: Run, where: Variant, initialise: Callable[["PreTrainedModel"], None] = lambda model: None
-) -> dict[str, dict | float]:
+) -> dict[str, Value]:
     """A teacher trained on these samples, or from other initial weights; selected and evaluated as the run's own."""
     experiment = run.experiment
     if not resume.is_trained(TEACHER, SEED, experiment, where):
@@ -111,20 +146,30 @@ def other_teacher(
         say(f"training {TEACHER} seed {SEED} in {where.root}")
         train(model, samples, TEACHER, SEED, experiment, where)
     select_all([(TEACHER, SEED)], experiment, where, everything=False)
-    epoch = paths.selected_epoch(where, TEACHER, SEED)
-    teacher = Model(TEACHER, SEED, where.checkpoint(TEACHER, SEED, epoch))
+    teacher = selected_teacher(where)
     ground_truth = Model(GROUND_TRUTH, None, where.ground_truth)
     complete_samples(teacher, experiment, where)
     drawn, test = (test_set(model, experiment, where) for model in (teacher, ground_truth))
     scores.complete(teacher, [drawn, test], experiment, where)
     scores.complete(ground_truth, [drawn], experiment, where)
-    return figures(Summary(ground_truth, experiment, where).row(teacher), where)
+    return figures(teacher, experiment, where)
 
 
-def compare(deviation: str, what: str, ours: dict, theirs: dict, quantities: Iterable[str]) -> list[dict]:
-    """Rows of the ledger, one a quantity. ours, theirs: its value as a dict of an Estimate, or as a number."""
-    told = {"deviation": deviation, "what": what}
-    return [told | {"quantity": each, "ours": ours[each], "released": theirs[each]} for each in quantities]
+def compare(
+    deviation: str, what: str, ours: dict[str, Value], theirs: dict[str, Value], quantities: Iterable[str]
+) -> list[dict]:
+    """Rows of the ledger, one a quantity: ours, released and the difference, each a dict of an Estimate or a number."""
+    rows = []
+    for quantity in quantities:
+        values = (mine, other) = ours[quantity], theirs[quantity]
+        if isinstance(mine, Likelihood):
+            estimates = mine.estimate, other.estimate, mine.change(other, paired=quantity == "recall")
+            values = [asdict(each) for each in estimates]
+        else:
+            values = [mine, other, other - mine]
+        told = {"deviation": deviation, "what": what, "quantity": quantity}
+        rows.append(told | dict(zip(SIDES, values, strict=True)))
+    return rows
 
 
 # -------------------------------------------------------------------------------------------------- the deviations
@@ -157,8 +202,7 @@ def padding_scored(run: Run, where: Variant) -> list[dict]:
 
     experiment = run.experiment
     samples = released.padded(run.samples("validation"), run.language.eos_token_ids[0], experiment.max_length)
-    checkpoint = run.where.checkpoint(TEACHER, SEED, paths.selected_epoch(run.where, TEACHER, SEED))
-    model = models.load(checkpoint, torch.float32, processes.state().device)
+    model = models.load(selected_teacher(run.where).weights, torch.float32, processes.state().device)
     bar_of = partial(timings.progress, "score", TEACHER, f"{TEACHER} seed {SEED}, padding too", where=where)
     log_prob = score(model, samples, experiment.scoring_batch_size, bar_of).log_prob
     theirs = released.perplexity_of_batch_means(log_prob, samples.num_scored, experiment.batch_size)
@@ -204,9 +248,9 @@ DEVIATIONS = end_of_sequence_dropped, text_tokenised_again, padding_scored, rele
 
 def table(rows: list[dict]) -> str:
     """The ledger in Markdown."""
-    lines = ["| deviation | quantity | ours | released |", "|---|---|---|---|"]
+    lines = ["| deviation | quantity | ours | released | released - ours |", "|---|---|---|---|---|"]
     for row in rows:
-        values = [cell(each) if isinstance(each, dict) else f"{each:.4g}" for each in (row["ours"], row["released"])]
+        values = [cell(row[side]) if isinstance(row[side], dict) else f"{row[side]:.4g}" for side in SIDES]
         lines.append(f"| {' | '.join([row['deviation'], row['quantity'], *values])} |")
     return "\n".join(lines)
 

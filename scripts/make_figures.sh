@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Draw the figures in figs/ again from what is committed: the mixture's by the notebook's code, those of the language
-# models from figs/gallery.json, and the overview. 110 seconds of processor time, on 2 cores if there are; needs neither
+# models from figs/gallery.json, and the overview. 90 seconds of processor time, on 2 cores if there are; needs neither
 # torch nor Jupyter.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -5,7 +5,7 @@
 The cells run in order, in the notebook's directory, as in a kernel, and so write MoG/results.json again. What they
 would show or print is left out, and the notebook's own outputs stay as they are. Of IPython they need three names
 for showing things. On one processor the files are the kernel's to the byte; on another, coordinates in a PDF may differ
-in the tenth decimal, as may what results.json says of rounding errors.
+in the tenth decimal.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Execute MoG/KD_MoG.ipynb from top to bottom, in place: its outputs, MoG/results.json and figs/mog_*. 40 seconds on 2 cores.
+# Execute MoG/KD_MoG.ipynb from top to bottom, in place: its outputs, MoG/results.json and figs/mog_*. About a minute.
 # Makes the environment first, unless one is activated.
 set -euo pipefail
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

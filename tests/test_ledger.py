@@ -150,10 +150,24 @@ def test_every_deviation_has_its_rows(measured):
     assert found.keys() == expected
     assert all(f"| {deviation} | {quantity} | " in printed for deviation, quantity in found)
     rows = json.loads((root / "results/ledger.json").read_text())["rows"]
-    estimates = [
-        row[side] for row in rows for side in ("ours", "released") if row["quantity"] in ("precision", "recall")
-    ]
-    assert len(estimates) == 8 and all(each["low"] < each["value"] < each["high"] for each in estimates)
+    estimates = [row[side] for row in rows for side in ledger.SIDES if row["quantity"] in ("precision", "recall")]
+    assert len(estimates) == 12 and all(each["low"] < each["value"] < each["high"] for each in estimates)
+
+
+def test_a_difference_is_between_the_two_and_recalls_is_paired(measured):
+    """The same test samples scored twice: their common part, which is most of an interval, is not in the difference."""
+    rows = json.loads((measured[0] / "results/ledger.json").read_text())["rows"]
+    for row in rows:
+        ours, released, difference = (row[side] for side in ledger.SIDES)
+        if isinstance(difference, dict):
+            width = {side: row[side]["high"] - row[side]["low"] for side in ledger.SIDES}
+            independent = np.hypot(width["ours"], width["released"])
+            if row["quantity"] == "recall":
+                assert width["difference"] < 0.7 * independent
+            else:
+                assert width["difference"] == pytest.approx(independent, rel=0.2)
+            ours, released, difference = ours["value"], released["value"], difference["value"]
+        assert difference == pytest.approx(released - ours, abs=1e-9)
 
 
 def test_ours_is_what_the_run_reports(measured):

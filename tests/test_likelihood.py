@@ -12,6 +12,7 @@ from llm.likelihood import (
     perplexity,
     position_estimates,
     position_sums,
+    ratio_difference,
     ratio_estimate,
     score_tokens,
 )
@@ -143,6 +144,22 @@ def test_intervals_cover_as_often_as_they_say():
         estimate = ratio_estimate(totals, lengths, 400, seed)
         hits += estimate.low <= -3.0 <= estimate.high
     assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_intervals_of_a_difference_cover_as_often_as_they_say():
+    """Two independent sets of other sizes, the second's ratio 0.1 higher."""
+    generator = np.random.default_rng(2)
+    hits = 0
+    for seed in range(200):
+        pair = []
+        for num, mean in ((150, -3.0), (250, -2.9)):
+            lengths = generator.integers(5, 40, num)
+            pair.append((generator.normal(mean * lengths, 2 * np.sqrt(lengths)), lengths))
+        estimate = ratio_difference(*pair, 400, seed)
+        ratios = [totals.sum() / lengths.sum() for totals, lengths in pair]
+        assert estimate.value == pytest.approx(ratios[1] - ratios[0], abs=1e-12)
+        hits += estimate.low <= 0.1 <= estimate.high
+    assert 0.90 <= hits / 200 <= 0.99
 
 
 def test_intervals_are_seeded():
