@@ -37,6 +37,7 @@ from llm.config import REPOSITORY
 
 FLAGS = ["--profile", "smoke", "--num_train", "400", "--num_validation", "60", "--num_test", "60", "--shard_size", "80"]
 FLAGS += ["--teacher_epochs", "2", "--student_epochs", "2", "--temperatures", "0.8", "1.0", "--save_steps", "5"]
+FLAGS += ["--num_bootstrap", "100"]
 STAGES = {  # in the order of the four scripts
     "generate_data": ["generate_data"],
     "train teacher": ["train", "--models", "teacher"],
@@ -348,7 +349,7 @@ def corrupt(reference: Reference, tries: int, chance: random.Random) -> Iterator
                 if code:
                     wrong = f"{stage} ended with exit code {code}: {output[-300:]}"
                     break
-            yield name, wrong or reference.recovers(root, last)
+            yield name, wrong or reference.differing(root, last)
 
 
 def state(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
