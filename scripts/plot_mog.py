@@ -10,6 +10,7 @@ in the tenth decimal.
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import sys
@@ -44,7 +45,7 @@ def execute(path: Path) -> dict:
     namespace = {"__name__": "__main__"}
     with progress(path.name, len(cells), unit="cell") as bar:
         for cell in cells:
-            with contextlib.redirect_stdout(None):
+            with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile("".join(cell["source"]), f"{path.name}, cell {cell['id']}", "exec"), namespace)
             bar.update()
     return namespace
