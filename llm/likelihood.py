@@ -211,25 +211,33 @@ def over_seeds(estimates: list[Estimate]) -> Estimate:
     return estimates[0] if len(estimates) == 1 else mean_estimate([each.value for each in estimates])
 
 
-def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap: int, seed: int) -> Estimate:
-    """sum(numerator) / sum(denominator) over n sequences, with a percentile bootstrap that redraws whole sequences."""
+def _bootstrap(
+    statistic: Callable[..., np.ndarray], data: tuple[np.ndarray, ...], paired: bool, num_bootstrap: int, seed: int
+) -> Estimate:
+    """statistic(*data) with a percentile bootstrap. paired: the arrays are redrawn together, else each by itself."""
     from scipy.stats import bootstrap
 
-    def ratio(a, b, axis=-1):
-        return a.sum(axis) / b.sum(axis)
-
     interval = bootstrap(
-        (numerator, denominator),
-        ratio,
-        paired=True,
+        data,
+        statistic,
+        paired=paired,
         vectorized=True,
         n_resamples=num_bootstrap,
-        batch=max(1, 10_000_000 // len(numerator)),
+        batch=max(1, 10_000_000 // max(map(len, data))),
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(float(ratio(numerator, denominator)), float(interval.low), float(interval.high))
+    return Estimate(float(statistic(*data)), float(interval.low), float(interval.high))
+
+
+def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap: int, seed: int) -> Estimate:
+    """sum(numerator) / sum(denominator) over n sequences, with a percentile bootstrap that redraws whole sequences."""
+
+    def ratio(a, b, axis=-1):
+        return a.sum(axis) / b.sum(axis)
+
+    return _bootstrap(ratio, (numerator, denominator), True, num_bootstrap, seed)
 
 
 def ratio_difference(
@@ -239,24 +247,13 @@ def ratio_difference(
 
     As `ratio_estimate`, but that the two sets of sequences are redrawn independently.
     """
-    from scipy.stats import bootstrap
 
     def difference(i, j, axis=-1):
         ratios = [a[rows].sum(axis) / b[rows].sum(axis) for (a, b), rows in ((first, i), (second, j))]
         return ratios[1] - ratios[0]
 
-    rows = [np.arange(len(numerator)) for numerator, _ in (first, second)]
-    interval = bootstrap(
-        rows,
-        difference,
-        vectorized=True,
-        n_resamples=num_bootstrap,
-        batch=max(1, 10_000_000 // max(map(len, rows))),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(float(difference(*rows)), float(interval.low), float(interval.high))
+    rows = tuple(np.arange(len(numerator)) for numerator, _ in (first, second))
+    return _bootstrap(difference, rows, False, num_bootstrap, seed)
 
 
 def position_estimates(positions: np.ndarray) -> dict[str, list[float]]:

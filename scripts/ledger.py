@@ -161,7 +161,7 @@ def compare(
     """Rows of the ledger, one a quantity: ours, released and the difference, each a dict of an Estimate or a number."""
     rows = []
     for quantity in quantities:
-        values = (mine, other) = ours[quantity], theirs[quantity]
+        mine, other = ours[quantity], theirs[quantity]
         if isinstance(mine, Likelihood):
             estimates = mine.estimate, other.estimate, mine.change(other, paired=quantity == "recall")
             values = [asdict(each) for each in estimates]

@@ -441,3 +441,19 @@ def test_readme_and_its_tables_are_of_the_committed_result():
     assert table_over_seeds(gallery["result"]) in readme
     assert all(f"| {claim.title} | {claim.verdict} |" in readme for claim in claims(gallery))
     assert all((REPOSITORY / "figs" / name).is_file() for name in ("precision_recall.png", "overview.png"))
+
+
+def test_the_readme_tells_what_the_committed_ledger_has():
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    gallery = json.loads((REPOSITORY / "figs" / "gallery.json").read_text())
+    rows = {(row["deviation"], row["quantity"]): row for row in gallery["ledger"]["rows"]}
+    recall = rows["released initialisation", "recall"]["difference"]
+    padding = rows["padding scored in perplexity", "perplexity on validation"]
+    again = rows["end of sequence dropped, text tokenised again", "share of D whose ids change, EOS aside"]
+    stop = rows["end of sequence dropped", "stop rate"]
+    assert f"costs {-recall['value']:.3f} [{-recall['high']:.3f}, {-recall['low']:.3f}] of recall" in readme
+    assert f"perplexity {padding['released']:.1f} instead of {padding['ours']:.1f}" in readme
+    assert f"{again['released']:.1%}".replace("%", " %") in readme
+    assert stop["released"] == 0 and f"no sample stops ({stop['ours']:.1%} do)".replace("%", " %") in readme
+    estimated = [row["difference"] for row in rows.values() if isinstance(row["difference"], dict)]
+    assert [each for each in estimated if not each["low"] <= 0 <= each["high"]] == [recall]
