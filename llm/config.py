@@ -1,103 +1,97 @@
 """One experiment is one frozen `Experiment`: a profile file, then command-line flags over it, and nothing else.
 
 A field's name is its YAML key and its flag: `learning_rate: 2.0e-3` in a profile, `--learning_rate 1e-3` on a
-command line. Everything a user can get wrong ends in a `UsageError`: one line on stderr and exit code 2.
+command line. Whatever is wrong with a value ends in a `UsageError`: one line that names the field, and exit code 2.
 """
 
 import argparse
-import dataclasses
 import json
-import math
+import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, get_origin
+from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llm import processes
+from llm.processes import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROFILES = REPOSITORY / "llm" / "profiles"
-DTYPES = ("float32", "bfloat16")
-TRACKERS = ("none", "tensorboard", "trackio", "wandb")
+
+Text = Annotated[str, Field(min_length=1)]
+ModelConfig = Annotated[dict[str, Any], Field(min_length=1)]
+Ids = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, le=0.9999)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+DType = Literal["float32", "bfloat16"]
 
 
-class UsageError(Exception):
-    """A fault that the user can mend. Its text names the fault and what mends it."""
-
-
-def setting(kind: type | tuple, help: str, *, low=None, high=None, above=None, choices=None, speed_only=False):
-    """A required field. `low` and `high` are inclusive bounds, `above` is exclusive; for lists they hold per item.
-
-    `speed_only` marks what changes how fast a result is made but not which distribution it comes from: such a
-    field may differ between two runs of one experiment directory.
-    """
-    return field(
-        metadata=dict(kind=kind, help=help, low=low, high=high, above=above, choices=choices, speed_only=speed_only)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(BaseModel):
     """Everything that defines an experiment. Lengths are in tokens, batch sizes in sequences."""
 
-    ground_truth: str | dict = setting(
-        (str, dict),
-        "p*: hub id, directory, .gguf file, package://PACKAGE/FILE.gguf, or a model config (random weights)",
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    ground_truth: Text | ModelConfig = Field(
+        description="p*: hub id, directory, .gguf file, package://PACKAGE/FILE.gguf, or a model config (random weights)"
     )
-    vocab_size: int | None = setting((int, None), "keep only the first so many ids of p* (null: all)", low=2)
-    teacher: str | dict = setting((str, dict), "p': a model config, or a hub id or directory whose config is used")
-    student: str | dict = setting((str, dict), "p'': a model config, or a hub id or directory whose config is used")
-    prompt: str | tuple[int, ...] | tuple[str, ...] | tuple[tuple[int, ...], ...] = setting(
-        (str, tuple[int, ...], tuple[str, ...], tuple[tuple[int, ...], ...]),
-        "what sequences start with: text or token ids, or a list of these of which each takes one at random",
-        low=0,
+    vocab_size: Annotated[int, Field(ge=2)] | None = Field(
+        description="keep only the first so many ids of p* (null: all)"
     )
-    max_length: int = setting(int, "longest sequence, prompt included", low=2)
-    temperatures: tuple[float, ...] = setting(
-        tuple[float, ...], "tau of the teacher's samples, a student each", above=0
+    teacher: Text | ModelConfig = Field(description="p': a model config, or a hub id or directory whose config is used")
+    student: Text | ModelConfig = Field(
+        description="p'': a model config, or a hub id or directory whose config is used"
+    )
+    prompt: (
+        Text | Ids | Annotated[tuple[Text, ...], Field(min_length=1)] | Annotated[tuple[Ids, ...], Field(min_length=1)]
+    ) = Field(
+        description="what sequences start with: text or token ids, or a list of these of which each takes one at random"
+    )
+    max_length: int = Field(ge=2, description="longest sequence, prompt included")
+    temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+        description="tau of the teacher's samples, a student each"
     )
 
-    num_train: int = setting(int, "training sequences, of p* and of the teacher at each tau", low=1)
-    num_validation: int = setting(int, "sequences of p* on which checkpoints are selected", low=1)
-    num_test: int = setting(int, "sequences of p* for recall, and of each model for precision", low=2)
-    seed: int = setting(int, "seed of every draw; 0 is a seed like any other", low=0)
-    num_seeds: int = setting(int, "chains teacher -> students over one D", low=1)
+    num_train: Count = Field(description="training sequences, of p* and of the teacher at each tau")
+    num_validation: Count = Field(description="sequences of p* on which checkpoints are selected")
+    num_test: int = Field(ge=2, description="sequences of p* for recall, and of each model for precision")
+    seed: int = Field(ge=0, description="seed of every draw; 0 is a seed like any other")
+    num_seeds: Count = Field(description="how many teachers are trained on one D, each with its students")
 
-    teacher_epochs: int = setting(int, "passes over D", low=1)
-    student_epochs: int = setting(int, "passes over a student's training set", low=1)
-    batch_size: int = setting(int, "global batch of an optimiser step, whatever the number of processes", low=1)
-    learning_rate: float = setting(float, "AdamW learning rate after warm-up", above=0)
-    adam_beta1: float = setting(float, "AdamW beta1", low=0, high=0.9999)
-    adam_beta2: float = setting(float, "AdamW beta2", low=0, high=0.9999)
-    weight_decay: float = setting(float, "AdamW weight decay", low=0)
-    max_grad_norm: float = setting(float, "gradient clipping", above=0)
-    warmup_fraction: float = setting(float, "share of the steps that warm up", low=0, high=1)
-    decay_fraction: float = setting(float, "share of the steps that decay linearly to 0", low=0, high=1)
-    training_dtype: str = setting(str, "forward passes in training; weights stay float32", choices=DTYPES)
-    sampling_dtype: str = setting(str, "sampling; bfloat16 falls back to float32 where not native", choices=DTYPES)
+    teacher_epochs: Count = Field(description="passes over D")
+    student_epochs: Count = Field(description="passes over a student's training set")
+    batch_size: Count = Field(description="global batch of an optimiser step, whatever the number of processes")
+    learning_rate: Positive = Field(description="AdamW learning rate after warm-up")
+    adam_beta1: Beta = Field(description="AdamW beta1")
+    adam_beta2: Beta = Field(description="AdamW beta2")
+    weight_decay: float = Field(ge=0, description="AdamW weight decay")
+    max_grad_norm: Positive = Field(description="gradient clipping")
+    warmup_fraction: Fraction = Field(description="share of the steps that warm up")
+    decay_fraction: Fraction = Field(description="share of the steps that decay linearly to 0")
+    training_dtype: DType = Field(description="forward passes in training; weights stay float32")
+    sampling_dtype: DType = Field(description="sampling; bfloat16 falls back to float32 where not native")
 
-    num_bootstrap: int = setting(int, "bootstrap resamples of an interval", low=100)
-    shard_size: int = setting(int, "sequences in a shard of samples", low=1)
-    save_steps: int = setting(int, "optimiser steps between states to resume a training from", low=1, speed_only=True)
-    micro_batch_size: int = setting(int, "sequences in one forward-backward pass", low=1, speed_only=True)
-    gradient_checkpointing: bool = setting(
-        bool, "compute activations twice in training rather than keep them", speed_only=True
+    num_bootstrap: int = Field(ge=100, description="bootstrap resamples of an interval")
+    shard_size: Count = Field(description="sequences in a shard of samples")
+    save_steps: Count = Field(description="optimiser steps between states to resume a training from")
+    micro_batch_size: Count = Field(description="sequences in one forward-backward pass")
+    gradient_checkpointing: bool = Field(description="compute activations twice in training rather than keep them")
+    torch_compile: bool = Field(description="compile the models in training (needs a C++ compiler)")
+    sampling_batch_size: Count = Field(description="sequences drawn at once, or those that fit")
+    scoring_batch_size: Count = Field(description="sequences scored at once")
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
+        description="experiment tracker, through accelerate"
     )
-    torch_compile: bool = setting(bool, "compile the models in training (needs a C++ compiler)", speed_only=True)
-    sampling_batch_size: int = setting(int, "sequences drawn at once, or those that fit", low=1, speed_only=True)
-    scoring_batch_size: int = setting(int, "sequences scored at once", low=1, speed_only=True)
-    tracker: str = setting(str, "experiment tracker, through accelerate", choices=TRACKERS, speed_only=True)
 
-    def to_dict(self) -> dict:
-        """Plain YAML/JSON values: tuples become lists."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-    def defining(self) -> dict:
-        """What the results depend on: all fields but those that only set the speed."""
-        return {k: v for k, v in self.to_dict().items() if not FIELDS[k].metadata["speed_only"]}
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> "Experiment":
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(f"temperatures has a value twice: {list(self.temperatures)}")
+        if self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError("warmup_fraction + decay_fraction is above 1")
+        return self
 
     @property
     def prompts(self) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
@@ -105,107 +99,69 @@ class Experiment:
         several = isinstance(self.prompt, tuple) and not isinstance(self.prompt[0], int)
         return self.prompt if several else (self.prompt,)
 
-    def epochs(self, model: str) -> int:
-        return self.teacher_epochs if model == "teacher" else self.student_epochs
+    def epochs(self, role: str) -> int:
+        """Return how often a teacher or a student goes through its training set."""
+        return self.teacher_epochs if role == "teacher" else self.student_epochs
+
+    def with_values(self, **values: Any) -> "Experiment":
+        """Return a copy with other values in some fields; UsageError where one is out of range."""
+        return build(self.to_dict() | values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain YAML and JSON values: tuples become lists."""
+        return self.model_dump(mode="json")
 
 
-FIELDS = {f.name: f for f in dataclasses.fields(Experiment)}
+def _one_line(error: ValidationError, values: dict[str, Any]) -> str:
+    """Return the first fault of a validation as one line that names the field, its value and what it must be."""
+    faults = error.errors()
+    first = faults[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    name = first["loc"][0]
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {name!r}: the keys are {', '.join(Experiment.model_fields)}"
+    if first["type"] == "missing":
+        return f"{name} is not set: copy a complete profile from {PROFILES}"
+    # A union has a fault for each of its types: those that came furthest into the value are of the type that was meant.
+    of_field = [fault for fault in faults if fault["loc"][0] == name]
+    furthest = max(len(fault["loc"]) for fault in of_field)
+    of_field = [fault for fault in of_field if len(fault["loc"]) == furthest]
+    told = ["not empty" if "too_short" in fault["type"] else fault["msg"] for fault in of_field]
+    wanted = " or ".join(dict.fromkeys(each.removeprefix("Input should be ") for each in told))
+    value = of_field[0]["input"] if len(of_field) == 1 else values[name]
+    return f"{name} is {value!r}: it must be {wanted}"
 
 
-def _kind_name(kind) -> str:
-    names = {
-        str: "text",
-        int: "a whole number",
-        float: "a number",
-        dict: "a mapping",
-        bool: "true or false",
-        None: "null",
-    }
-    names |= {tuple[int, ...]: "a list of whole numbers", tuple[float, ...]: "a list of numbers"}
-    names |= {tuple[str, ...]: "a list of texts", tuple[tuple[int, ...], ...]: "a list of such lists"}
-    return " or ".join(names[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
+def build(values: dict[str, Any]) -> Experiment:
+    """Return an `Experiment` from plain values; UsageError for a key unknown or missing, or a value out of range."""
+    try:  # by way of JSON, in which a list is what a tuple is read from
+        return Experiment.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise UsageError(_one_line(error, values)) from None
 
 
-def _as_kind(value, kind):
-    """`value` as `kind` (a type, None, or a tuple of them); TypeError if it is not one."""
-    if isinstance(kind, tuple):
-        for each in kind:
-            try:
-                return _as_kind(value, each)
-            except TypeError:
-                continue
-        raise TypeError
-    if get_origin(kind) is tuple and isinstance(value, (list, tuple)) and value:
-        return tuple(_as_kind(item, kind.__args__[0]) for item in value)
-    if kind is None and value is None:
-        return None
-    if kind is float and not isinstance(value, bool):
-        if isinstance(value, (int, float)):
-            return float(value)
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 and nan as text
-            try:
-                return float(value)
-            except ValueError:
-                raise TypeError from None
-    if kind in (int, str, dict, bool) and type(value) is kind:
-        return value
-    raise TypeError
+class _Loader(yaml.SafeLoader):
+    """Reads YAML 1.1, but that 1e-3 is a number, as in YAML 1.2."""
 
 
-def _flat(value) -> Iterator:
-    """A value, or what a tuple holds at any depth."""
-    if isinstance(value, tuple):
-        for item in value:
-            yield from _flat(item)
-    else:
-        yield value
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
-def _checked(name: str, value):
-    """The value of one field, converted; UsageError naming the field where the kind or the range is wrong."""
-    meta = FIELDS[name].metadata
-    try:
-        value = _as_kind(value, meta["kind"])
-    except TypeError:
-        raise UsageError(f"{name} is {value!r}: it must be {_kind_name(meta['kind'])}") from None
-    for item in _flat(value):
-        if isinstance(item, (int, float)):
-            if not math.isfinite(item):
-                raise UsageError(f"{name} is {item}: it must be finite")
-            if meta["low"] is not None and item < meta["low"]:
-                raise UsageError(f"{name} is {item}: it must be at least {meta['low']}")
-            if meta["high"] is not None and item > meta["high"]:
-                raise UsageError(f"{name} is {item}: it must be at most {meta['high']}")
-            if meta["above"] is not None and item <= meta["above"]:
-                raise UsageError(f"{name} is {item}: it must be above {meta['above']}")
-    if meta["choices"] and value not in meta["choices"]:
-        raise UsageError(f"{name} is {value!r}: it must be one of {', '.join(meta['choices'])}")
-    if value in ("", {}) or (isinstance(value, tuple) and "" in value):
-        raise UsageError(f"{name} is empty")
-    return value
-
-
-def build(values: dict) -> Experiment:
-    """An `Experiment` from plain values; UsageError for a key unknown or missing, or a value out of range."""
-    if unknown := [key for key in values if key not in FIELDS]:
-        raise UsageError(f"unknown key {unknown[0]!r}: the keys are {', '.join(FIELDS)}")
-    if missing := [name for name in FIELDS if name not in values]:
-        raise UsageError(f"{missing[0]} is not set: copy a complete profile from {PROFILES}")
-    experiment = Experiment(**{name: _checked(name, values[name]) for name in FIELDS})
-    if len(set(experiment.temperatures)) < len(experiment.temperatures):
-        raise UsageError(f"temperatures has a value twice: {list(experiment.temperatures)}")
-    if experiment.warmup_fraction + experiment.decay_fraction > 1:
-        raise UsageError("warmup_fraction + decay_fraction is above 1")
-    return experiment
+def from_yaml(text: str) -> Any:
+    """Return the value of a YAML text; yaml.YAMLError where it is none."""
+    return yaml.load(text, _Loader)
 
 
 def render(experiment: Experiment) -> str:
-    """The resolved experiment as YAML, ready to be a profile."""
+    """Return the resolved experiment as YAML, ready to be a profile."""
     return yaml.safe_dump(experiment.to_dict(), sort_keys=False, default_flow_style=None, width=120).rstrip()
 
 
 def find_profile(name: str) -> Path:
-    """A profile's file: a name in llm/profiles, or the path of a YAML file."""
+    """Return a profile's file: a name in llm/profiles, or the path of a YAML file. UsageError where there is none."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
@@ -213,10 +169,10 @@ def find_profile(name: str) -> Path:
     return path
 
 
-def read_yaml(path: Path) -> dict:
-    """A YAML mapping; UsageError where the file is not one."""
+def read_profile(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; UsageError where the file does not hold one."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = from_yaml(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -224,64 +180,53 @@ def read_yaml(path: Path) -> dict:
     return values
 
 
+def load(profile: str, **values: Any) -> Experiment:
+    """Return the experiment of a profile, by name or path, with other values in some fields."""
+    return build(read_profile(find_profile(profile)) | values)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see python -m llm.{Path(self.prog).stem} --help)")
+        raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def parse(doc: str, argv: list[str] | None = None, **options: dict) -> tuple[Experiment, Path, argparse.Namespace]:
-    """The experiment, its root directory and the other flags of a command line.
-
-    doc: the entry's module docstring, shown by --help. options: further flags of the entry, each the keyword
-    arguments of `add_argument`.
-    """
-    parser = _Parser(
-        prog=Path(sys.argv[0]).name,
+def parser(doc: str) -> argparse.ArgumentParser:
+    """Return a command line's parser, whose --help is a module's docstring and whose faults are `UsageError`s."""
+    main = sys.modules["__main__"].__spec__  # what `python -m` was given
+    return _Parser(
+        prog=f"python -m {main.name.removesuffix('.__main__')}" if main else Path(sys.argv[0]).name,
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--profile", default="cpu", help="a name in llm/profiles, or a .yaml file (default: cpu)")
-    parser.add_argument("--out", type=Path, help="the experiment's directory (default: runs/PROFILE)")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done and where; touch nothing")
+
+
+def parse(
+    doc: str, argv: list[str] | None = None, **options: dict[str, Any]
+) -> tuple[Experiment, Path, argparse.Namespace]:
+    """Return the experiment, its directory and the other flags of a command line.
+
+    doc: the entry's module docstring, shown by --help. options: further flags of the entry, each the keyword
+    arguments of `add_argument`.
+    """
+    command = parser(doc)
+    command.add_argument("--profile", default="cpu", help="a name in llm/profiles, or a .yaml file (default: cpu)")
+    command.add_argument("--out", type=Path, help="the run's directory (default: runs/PROFILE)")
+    command.add_argument("--dry-run", action="store_true", help="print what would be done and where; touch nothing")
     for name, keywords in options.items():
-        parser.add_argument(f"--{name}", **keywords)
-    fields = parser.add_argument_group("fields of the experiment", "each overrides the profile's key of the same name")
-    for name, f in FIELDS.items():
-        nargs = "+" if f.metadata["kind"] == tuple[float, ...] else None
-        fields.add_argument(
-            f"--{name}", nargs=nargs, default=argparse.SUPPRESS, metavar="VALUE", help=f.metadata["help"]
-        )
-    args = parser.parse_args(argv)
+        command.add_argument(f"--{name}", **keywords)
+    fields = command.add_argument_group("fields of the experiment", "each overrides the profile's key of the same name")
+    for name, field in Experiment.model_fields.items():
+        several = dict(nargs="+") if name == "temperatures" else {}
+        fields.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=field.description, **several)
+    args = command.parse_args(argv)
     profile = find_profile(args.profile)
-    values = read_yaml(profile)
-    for name in FIELDS.keys() & vars(args).keys():
+    values = read_profile(profile)
+    for name in Experiment.model_fields.keys() & vars(args).keys():
         given = getattr(args, name)
         try:
-            values[name] = (
-                [yaml.safe_load(item) for item in given] if isinstance(given, list) else yaml.safe_load(given)
-            )
+            values[name] = [from_yaml(item) for item in given] if isinstance(given, list) else from_yaml(given)
         except yaml.YAMLError:
             raise UsageError(f"{name} is {given!r}: not a YAML value") from None
         delattr(args, name)
     return build(values), args.out or REPOSITORY / "runs" / profile.stem, args
-
-
-def run(entry: Callable[[], None]) -> NoReturn:
-    """Call an entry's main; a UsageError becomes one line on stderr and exit code 2, a signal 128 + its number."""
-    processes.stop_on_signals()
-    try:
-        entry()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a read-only directory: not a fault of the code, so no traceback
-        print(f"error: {error}; what is complete is kept, run the same command again to go on", file=sys.stderr)
-        sys.exit(1)
-    except (processes.Stopped, Exception) as error:
-        number = error.number if isinstance(error, processes.Stopped) else processes.received()
-        if number is None:
-            raise
-        print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + number)
-    sys.exit(0)

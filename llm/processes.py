@@ -1,64 +1,64 @@
-"""The processes of a run, their devices and their signals: one process, or as many as torchrun started."""
+"""This process: one of how many, on which device, how it is stopped, what it says, and how it ends."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 
+class UsageError(Exception):
+    """A fault that the user can mend. Its text is one line that names the fault and what mends it."""
+
+
 def is_main() -> bool:
-    """Whether this process prints and writes what there is one of. Needs no torch."""
+    """Return whether this process prints, and writes what is written once. Needs no torch."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def count() -> int:
-    """How many processes this run has. Needs no torch."""
+    """Return how many processes torchrun or accelerate started together with this one. Needs no torch."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def say(line: str) -> None:
+    """Print a line, from the main process alone."""
     if is_main():
         print(line, flush=True)
 
 
 def use_cpu() -> bool:
-    """CUDA where there is a device, else the CPU: sums are float64, which Apple's GPUs do not have."""
+    """Return whether to compute on the CPU: sums are float64, which Apple's GPUs do not have."""
     import torch
 
     return not torch.cuda.is_available()
 
 
 def state() -> "PartialState":
+    """Return accelerate's state of this process: its index, their number, its device."""
     from accelerate import PartialState
 
     return PartialState(cpu=use_cpu())
 
 
-def progress(description: str, total: int, unit: str = "tok") -> tqdm:
-    """A progress bar with a rate, of the main process alone."""
-    return tqdm(
-        desc=description,
-        total=total,
-        unit=unit,
-        unit_scale=unit == "tok",
-        disable=not is_main(),
-        file=sys.stderr,
-        mininterval=0.5,
-    )
+def main_only(function: Callable[[], None]) -> None:
+    """Call a function in the main process, before the others go on."""
+    if count() == 1:
+        return function()
+    with state().main_process_first():
+        if is_main():
+            function()
 
 
 # ---------------------------------------------------------------------------------------------------- signals
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was told to end, by Ctrl-C or by a scheduler."""
+    """The process was asked to end, by Ctrl-C or by a scheduler; `number` is the signal's."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -80,18 +80,13 @@ def _handle(handler: Callable) -> None:
 
 
 def stop_on_signals() -> None:
-    """From here on SIGINT and SIGTERM raise `Stopped`, so that temporary files are removed and locks released."""
+    """From here on, let SIGINT and SIGTERM raise `Stopped`, so that temporary files and locks are let go."""
     _handle(_stop)
-
-
-def received() -> int | None:
-    """The number of the signal that raised `Stopped`, also where a library has made another exception of it."""
-    return _received[0] if _received else None
 
 
 @contextmanager
 def stopping_between_steps() -> Iterator[Callable[[], int | None]]:
-    """Within the block a signal only takes note; the function it gives returns the signal's number, or None.
+    """Within the block only note a signal; yield a function that returns the number of the first one, or None.
 
     For work that has something to save before it stops.
     """
@@ -103,3 +98,25 @@ def stopping_between_steps() -> Iterator[Callable[[], int | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_entry(main: Callable[[], None]) -> NoReturn:
+    """Call an entry's main and exit: 0; 2 and one line for a `UsageError`; 1 for the system's; 128 + a signal's number.
+
+    A signal is one also where a library has made another exception of `Stopped`.
+    """
+    stop_on_signals()
+    try:
+        main()
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a read-only directory: not a fault of the code, so no traceback
+        print(f"error: {error}; what is complete is kept, run the same command again to go on", file=sys.stderr)
+        sys.exit(1)
+    except (Stopped, Exception):
+        if not _received:
+            raise
+        print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
+        sys.exit(128 + _received[0])
+    sys.exit(0)

@@ -3,24 +3,21 @@
     p(x_t | x_<t ; tau) = softmax(logits_t / tau)        over the whole vocabulary, no top-k, no top-p
 
 Each token is the inverse of the cumulative distribution at one uniform, and the uniforms of a sequence come from a
-counter-based generator addressed by (experiment seed, source, tau, split, sequence index). So a sequence is the same
+counter-based generator addressed by (experiment seed, distribution, split, sequence index). So a sequence is the same
 whatever batch, process or restart drew it, up to the rounding of the model's own arithmetic.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from llm import processes, shards, timings
-from llm.config import Experiment
-from llm.locks import claimed
-from llm.models import Language, derive_seed
-from llm.paths import Paths, Source
-from llm.shards import Samples
+from llm import models, processes
+from llm.distributions import Language, Samples, SampleSet
+from llm.engine import preflight
+from llm.processes import say
+from llm.randomness import Stream
+from llm.run import Part, Run
+from llm.store.samples import SampleFiles, most_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -32,38 +29,7 @@ FEW = 0.75  # slots are dropped when at most this share of them is in use: dropp
 FEWEST = 16
 BLOCK = 256  # ids in a block of the two-level draw
 ROWS_IN_CACHE = 8
-LOOK_AGAIN_S = 0.5  # at shards that other processes have claimed
-
-
-@dataclass(frozen=True)
-class Stream:
-    """The uniforms of one sample set."""
-
-    key: int
-
-    @classmethod
-    def of(cls, *name) -> "Stream":
-        return cls(derive_seed(*name))
-
-    def uniforms(self, indices: Sequence[int], num: int) -> np.ndarray:
-        """[len(indices), num] float64 in [0, 1): row i depends on the key and indices[i] alone.
-
-        Philox is counter-based (Salmon et al., 2011): an index is an address, not a number of draws to skip.
-        """
-        rows = [
-            np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, index, 0])).random(num)
-            for index in indices
-        ]
-        return np.stack(rows)
-
-    def choices(self, indices: Sequence[int], num: int) -> list[int]:
-        """One of num, uniformly, for each index; from other counters than its uniforms."""
-        if num == 1:
-            return [0] * len(indices)
-        return [
-            int(np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, index, 1])).integers(num))
-            for index in indices
-        ]
+LOOK_AGAIN_S = 0.5  # for the shards of the other processes
 
 
 def sample(
@@ -77,7 +43,7 @@ def sample(
     batch_size: int,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Samples:
-    """The sequences with these indices, each a prompt and what the model adds up to its EOS or `max_length`.
+    """Return the sequences with these indices, each a prompt and what the model adds up to its EOS or `max_length`.
 
     At most batch_size are under way at a time; the next takes the place of one that ends. On a CPU in float32 the ids
     do not depend on batch_size. log_prob is log p(x ; tau) of the generated ids, EOS included, as computed at the draw:
@@ -86,7 +52,7 @@ def sample(
     """
     import torch
 
-    from llm.decoding import decoder
+    from llm.engine.decoding import decoder
 
     total, device, several = len(indices), model.device, len(language.prompts) > 1
     prompts = [language.prompts[choice] for choice in stream.choices(indices, len(language.prompts))]
@@ -137,7 +103,7 @@ def sample(
 
 
 def _num_shared(prompts: Sequence[Sequence[int]]) -> int:
-    """With how many ids all prompts start alike, at least 1: a sequence that starts at its first id shares nothing."""
+    """Return with how many ids all prompts start alike, at least 1: every sequence starts at its first id."""
     num_shared = 0
     for ids in zip(*prompts, strict=False):
         if len(set(ids)) > 1:
@@ -147,9 +113,9 @@ def _num_shared(prompts: Sequence[Sequence[int]]) -> int:
 
 
 def draw(logits: "torch.Tensor", temperature: float, uniforms: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
-    """One id a row from softmax(logits / temperature), and its log-probability.
+    """Draw one id a row from softmax(logits / temperature); return the ids and their log-probabilities.
 
-    logits: [n, V].  uniforms: [n] float64 in [0, 1).  Returns ids [n] int64 and log-probabilities [n] float64.
+    logits: [n, V].  uniforms: [n] float64 in [0, 1).  Returned: ids [n] int64, log-probabilities [n] float64, nats.
     The id is the first whose cumulative weight exceeds u times the total, found in two levels: the block of ids, then
     the id in it. Weights are float32 and all sums float64, so that ids far in the tail keep their share at any
     vocabulary size.
@@ -185,89 +151,117 @@ def draw(logits: "torch.Tensor", temperature: float, uniforms: "torch.Tensor") -
     return ids, log_prob
 
 
-@dataclass(frozen=True)
-class SampleSet:
-    """A named set of sequences of one source, on disk in `directory`."""
-
-    source: Source
-    split: str
-    num_sequences: int
-    directory: Path
-
-    def __str__(self) -> str:
-        return f"{self.source.relative}/{self.split}"
-
-    def describe(self) -> str:
-        manifest = shards.read_manifest(self.directory)
-        mean = manifest["num_scored_tokens"] / manifest["num_sequences"]
-        return f"{self}: {manifest['num_sequences']:,} sequences, {mean:.1f} generated tokens each"
+# ------------------------------------------------------------------------------------------------ sample sets
 
 
-def draw_set(
-    sample_set: SampleSet, model: "PreTrainedModel", language: Language, experiment: Experiment, where: Paths
-) -> None:
-    """Make the shards that a set lacks, and mark it complete.
+def describe(run: Run, sample_set: SampleSet) -> str:
+    """Return a complete set's name, its number of sequences, and their mean number of generated tokens."""
+    manifest = run.sample_files(sample_set).manifest()
+    mean = manifest["num_scored_tokens"] / manifest["num_sequences"]
+    return f"{sample_set}: {manifest['num_sequences']:,} sequences, {mean:.1f} generated tokens each"
 
-    Any number of processes, on any hosts that see the directory, may do this at once: each draws the shards that it
-    claims, takes over those of one that dies, and returns when the set is complete.
+
+def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
+    """Draw the shards that some sets of one model lack, a part of them; the model is loaded only if there are any.
+
+    A set whose last shard has arrived is verified and marked complete, whichever part or process that is.
     """
-    from llm.decoding import fitting_batch_size, is_out_of_memory
+    shards = part.of([(each, shard) for each in sets for shard in range(len(run.sample_files(each).ranges))])
+    todo = []
+    for each in sets:
+        if run.sample_files(each).is_complete():
+            say(f"complete: {describe(run, each)}")
+        else:
+            todo.append(each)
+    if not todo:
+        return
+    experiment, language = run.experiment, run.language
+    num_bytes = sum(most_bytes(each.num_sequences, experiment.max_length, language.vocab_size) for each in todo)
+    preflight.need_disk(run.paths.root, num_bytes, "sampling")
+    state = processes.state()
+    dtype = models.native_dtype(experiment.sampling_dtype, state.device)
+    model = models.load(run.weights(sets[0].distribution), dtype, state.device)
+    say(f"sampling in {str(dtype).removeprefix('torch.')} on {state.device.type}, processes: {state.num_processes}")
+    for each in todo:
+        draw_shards(run, each, [shard for owner, shard in shards if owner == each], model)
+        if run.sample_files(each).manifest():
+            say(f"made: {describe(run, each)}")
+        else:
+            say(f"made: this part of {each}")
 
-    directory, mark = sample_set.directory, shards.manifest_path(sample_set.directory)
-    with claimed(mark, where, wait=True):
-        for path in shards.discard_damaged(directory):
-            processes.say(f"{path} is missing or damaged: making it again")
-    ranges = shards.shard_indices(sample_set.num_sequences, experiment.shard_size)
-    missing = shards.missing_shards(directory, sample_set.num_sequences, experiment.shard_size)
-    num_missing, num_drawn = len(missing), 0
-    stream = Stream.of(experiment.seed, sample_set.source.relative.as_posix(), sample_set.split)
-    num_steps = experiment.max_length - min(map(len, language.prompts))
-    batch_size = fitting_batch_size(model, experiment.max_length, experiment.sampling_batch_size)
 
-    def draw_shard(indices: range) -> Samples:
-        nonlocal batch_size
+def draw_shards(run: Run, sample_set: SampleSet, shards: list[int], model: "PreTrainedModel") -> None:
+    """Draw these shards of a set where they are missing or damaged, shared among the processes of a run.
+
+    A shard that holds the first of its sequences, as the last one of a smaller set does, keeps them. In the end the
+    set is marked complete if all of its shards are there, those of other parts too.
+    """
+    stored, state, language = run.sample_files(sample_set), processes.state(), run.language
+    processes.main_only(lambda: _remove_damaged(stored, shards))
+    missing = {
+        shard: stored.beginning(shard) for shard in stored.missing(shards[state.process_index :: state.num_processes])
+    }
+    num_steps = run.experiment.max_length - min(map(len, language.prompts))
+    todo = {shard: stored.ranges[shard][len(kept or ()) :] for shard, kept in missing.items()}
+    draw_range = _Draw(run, sample_set, model)
+    total = sum(map(len, todo.values())) * num_steps
+    with run.progress("sample", sample_set.distribution, str(sample_set), total) as bar:
+        for shard, indices in todo.items():
+            before = bar.n
+            samples = draw_range(indices, bar)
+            kept = [missing[shard]] if missing[shard] else []
+            stored.write(shard, Samples.joined([*kept, samples]), language.vocab_size)
+            bar.total -= len(indices) * num_steps - (bar.n - before)  # the rest was not needed
+    while not all(stored.path(shard).exists() for shard in shards):
+        time.sleep(LOOK_AGAIN_S)
+    processes.main_only(lambda: _mark_complete(run, sample_set, stored))
+
+
+def _remove_damaged(stored: SampleFiles, shards: list[int]) -> None:
+    """Remove those of some shards that are not as the manifest has them, and the manifest itself."""
+    for shard in stored.damaged(shards):
+        say(f"{stored.path(shard)} is missing or damaged: making it again")
+        stored.path(shard).unlink(missing_ok=True)
+    stored.manifest_path.unlink(missing_ok=True)
+
+
+def _mark_complete(run: Run, sample_set: SampleSet, stored: SampleFiles) -> None:
+    everything = range(len(stored.ranges))
+    if all(stored.path(shard).exists() for shard in everything) and not stored.missing(everything):
+        work = next(w for w in run.works("sample") if w.data == sample_set)
+        stored.complete(work.made_with(run.experiment))
+
+
+class _Draw:
+    """Draws ranges of a set's sequences, with as many at once as fit: fewer when memory has run out."""
+
+    def __init__(self, run: Run, sample_set: SampleSet, model: "PreTrainedModel"):
+        from llm.engine.decoding import fitting_batch_size
+
+        self.run, self.sample_set, self.model = run, sample_set, model
+        self.stream = Stream.of(run.experiment.seed, sample_set.distribution.path.as_posix(), sample_set.split)
+        experiment = run.experiment
+        self.batch_size = fitting_batch_size(model, experiment.max_length, experiment.sampling_batch_size)
+
+    def __call__(self, indices: range, bar) -> Samples:
+        from llm.engine.decoding import is_out_of_memory
+
         before = bar.n
         while True:
             try:
                 return sample(
-                    model,
-                    language,
+                    self.model,
+                    self.run.language,
                     indices,
-                    stream=stream,
-                    temperature=sample_set.source.temperature,
-                    max_length=experiment.max_length,
-                    batch_size=batch_size,
+                    stream=self.stream,
+                    temperature=self.sample_set.distribution.temperature,
+                    max_length=self.run.experiment.max_length,
+                    batch_size=self.batch_size,
                     progress=bar.update,
                 )
             except RuntimeError as error:
-                if not is_out_of_memory(error) or batch_size <= FEWEST:
+                if not is_out_of_memory(error) or self.batch_size <= FEWEST:
                     raise
-            batch_size //= 2
+            self.batch_size //= 2
             bar.update(before - bar.n)
-            processes.say(f"out of memory: drawing {batch_size} sequences at a time")
-
-    total = sum(len(ranges[k]) for k in missing) * num_steps
-    with timings.progress("sample", sample_set.source.model, str(sample_set), total, where) as bar:
-        while missing:
-            num_before = len(missing)
-            for shard in missing.copy():
-                path = shards.shard_path(directory, shard)
-                with claimed(path, where) as mine:
-                    if not mine:
-                        continue
-                    before = bar.n
-                    if not shards.is_whole(path, ranges[shard]):  # or another has made it since
-                        samples = draw_shard(ranges[shard])
-                        shards.write_shard(path, samples, ranges[shard], language.vocab_size)
-                        num_drawn += 1
-                    bar.total -= len(ranges[shard]) * num_steps - (bar.n - before)  # the rest was not needed
-                missing.remove(shard)
-            if len(missing) == num_before:  # others are at all that is left
-                time.sleep(LOOK_AGAIN_S)
-    if num_drawn < num_missing:
-        processes.say(f"{sample_set}: {num_drawn} of {num_missing} missing shards drawn here, the rest by others")
-    with claimed(mark, where, wait=True):
-        if shards.read_manifest(directory) is None:
-            dtype = str(model.dtype).removeprefix("torch.")
-            drawn = {"dtype": dtype, "device": model.device.type, "experiment": experiment.defining()}
-            shards.write_manifest(directory, sample_set.num_sequences, experiment.shard_size, drawn)
+            say(f"out of memory: drawing {self.batch_size} sequences at a time")

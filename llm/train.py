@@ -2,43 +2,48 @@
 
     python -m llm.train --profile cpu --models teacher
     python -m llm.train --profile cpu --models students
+    python -m llm.train --profile cpu --models students --part 1/2    # half of them, beside another that does 2/2
 
 A model starts from random weights and maximises the log-likelihood of generated tokens (EOS included; prompt and
 padding excluded) with AdamW and the warm-up, stable, decay schedule. Each epoch leaves a checkpoint, each step a line
 in log.jsonl. The students of one seed share their initial weights and their order of data, so that what differs between
 them is what they were trained on. A trained model is left alone; an interrupted one goes on from its last state, to the
-weights that it would have had (llm/resume.py).
+weights that it would have had (llm/store/resume.py).
 """
 
-import importlib.util
-import json
 import math
-import os
-import shutil
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import config, files, locks, models, paths, preflight, processes, resume, shards, timings
-from llm.config import Experiment, UsageError
+from llm import ground_truth, models, processes
+from llm.config import Experiment
+from llm.distributions import TEACHER, Distribution, Samples
+from llm.engine import preflight, progress
 from llm.likelihood import padded_batch
-from llm.models import Language, derive_seed
-from llm.paths import TEACHER, Paths, Source
-from llm.processes import say
-from llm.shards import Samples
+from llm.pipeline import Work
+from llm.processes import UsageError, say
+from llm.randomness import derive_seed
+from llm.run import Run, open_run
+from llm.store import files, resume
+from llm.store.resume import TrainingFiles
+from llm.store.samples import smallest_unsigned
 
 if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-NUM_STATES = 2  # the newest, and the one before in case the newest is damaged
+    from llm.engine.next_token import NextTokenLoss
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int) -> list[np.ndarray]:
-    """The row numbers of each global batch of one epoch: every row once, in an order that only the seed decides.
+    """Return the row numbers of each global batch of one epoch: every row once, in an order that only the seed decides.
 
     A batch is a random draw of rows, sorted by length only inside, so that its micro-batches hold like lengths. Batches
     of like lengths would be cheaper still, but the loss is a mean over a batch's tokens: the tokens of short sequences
@@ -49,8 +54,19 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int) -> list[np.nd
     return [batch[np.argsort(-lengths[batch], kind="stable")] for batch in batches]
 
 
+def all_batches(lengths: np.ndarray, work: Work, experiment: Experiment) -> Iterator[tuple[int, int, np.ndarray, bool]]:
+    """Yield epoch, step, row numbers of each global batch of a training, and whether it is the last of its epoch."""
+    step = 0
+    for epoch in range(1, work.epochs + 1):
+        seed = derive_seed(experiment.seed, "order", work.by.role, work.by.seed, epoch)
+        batches = epoch_batches(lengths, experiment.batch_size, seed)
+        for k, batch in enumerate(batches, 1):
+            step += 1
+            yield epoch, step, batch, k == len(batches)
+
+
 def micro_batches(batch: np.ndarray, batch_size: int, size: int, num_processes: int) -> list[np.ndarray]:
-    """A global batch in parts of at most `size` rows, as many for each process, and as many for a short batch.
+    """Return a global batch in parts of at most `size` rows, as many for each process, and as many for a short batch.
 
     Process r computes parts r, r + num_processes, ... So the parts, and with them each part's gradient, are the same
     for any number of processes that divides their number, and only the order of their sum differs. Some are empty where
@@ -59,244 +75,178 @@ def micro_batches(batch: np.ndarray, batch_size: int, size: int, num_processes: 
     return np.array_split(batch, num_processes * math.ceil(batch_size / (size * num_processes)))
 
 
-def train(
-    model: "PreTrainedModel", samples: Samples, name: str, seed: int, experiment: Experiment, where: Paths
-) -> None:
-    """Train a model for its epochs; leaves epoch-1/ ..., log.jsonl, and training.json as the mark of completion.
+def gradient(
+    batch: np.ndarray,
+    size: int,
+    samples: Samples,
+    batch_size: int,
+    loss_of: "NextTokenLoss",
+    accelerator: "Accelerator",
+) -> "torch.Tensor":
+    """Add up the gradient of this process's share of a global batch, at most `size` rows at a time; return its loss.
 
-    The loss of a step is -sum log p(x_t | x_<t) over the scored tokens of the global batch, divided by their number,
-    whatever the number of processes and the size of the micro-batches. UsageError where it stops being finite.
+    The loss is -sum log p(x_t | x_<t) over the scored tokens of the global batch, divided by their number, whatever
+    the number of processes and the size of the micro-batches.
     """
     import torch
-    from accelerate import Accelerator
-    from transformers import get_wsd_schedule
 
-    from llm.decoding import is_out_of_memory
-    from llm.next_token import NextTokenLoss
+    num_processes, num_tokens = accelerator.num_processes, int(samples.num_scored[batch].sum())
+    parts = micro_batches(batch, batch_size, size, num_processes)
+    mine = [part for part in parts[accelerator.process_index :: num_processes] if len(part)]
+    # A process that a short last batch leaves without a row still takes part in the gradient's reduction.
+    weight = num_processes if mine else 0
+    mine = mine or [batch[:1]]
+    loss = torch.zeros((), device=accelerator.device)
+    for part in mine:
+        with nullcontext() if part is mine[-1] else accelerator.no_sync(loss_of):
+            ids, targets = (t.to(accelerator.device) for t in padded_batch(samples, part))
+            nats = loss_of(ids, targets).sum()
+            share = weight * nats / num_tokens  # times the number of processes, because their gradients are averaged
+            accelerator.backward(share)
+            loss += share.detach()
+    return loss
 
-    directory = where.checkpoints(name, seed)
-    title = f"{name} seed {seed}"
-    low_precision = models.native_dtype(experiment.training_dtype, processes.state().device) == torch.bfloat16
-    accelerator = Accelerator(
-        cpu=processes.use_cpu(),
-        mixed_precision="bf16" if low_precision else "no",
-        log_with=None if experiment.tracker == "none" else experiment.tracker,
-        project_dir=directory,
-    )
-    if accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-        raise UsageError(
-            f"{accelerator.distributed_type.value}: each process must hold the whole model (DDP), since one writes "
-            "checkpoints and states: start it with torchrun, or accelerate launch without FSDP or DeepSpeed"
-        )
-    if accelerator.is_main_process:
-        directory.mkdir(parents=True, exist_ok=True)
-        # They would speak of checkpoints that are about to be replaced.
-        where.selection(name, seed).unlink(missing_ok=True)
-        where.training(name, seed).unlink(missing_ok=True)
-    named = {tracker: {"name": title} for tracker in ("wandb", "trackio")}
-    accelerator.init_trackers(where.root.name, config={"model": name, "seed": seed}, init_kwargs=named)
-    betas = (experiment.adam_beta1, experiment.adam_beta2)
-    adam = torch.optim.AdamW(model.parameters(), experiment.learning_rate, betas, weight_decay=experiment.weight_decay)
-    epochs = experiment.epochs(name)
-    steps_per_epoch = math.ceil(len(samples) / experiment.batch_size)
-    num_steps = epochs * steps_per_epoch
-    num_warmup = math.ceil(experiment.warmup_fraction * num_steps)
-    num_decay = min(math.ceil(experiment.decay_fraction * num_steps), num_steps - num_warmup)
-    # Stepped once an optimiser step by every process; accelerate, given it, would step it once for each process.
-    schedule = get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
-    if experiment.gradient_checkpointing:
-        model.activation_checkpointing_enable()
-    loss_of = NextTokenLoss(model)
-    if experiment.torch_compile:  # after the loss has tried the model; without the loss, which picks rows by value
-        model.base_model.compile(dynamic=True)  # in place, and for every length at once
-    loss_of, optimizer = accelerator.prepare(loss_of, adam)
+
+def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples) -> None:
+    """Train a model for its epochs; leaves epoch-1/ ..., log.jsonl, and training.json as the mark of completion.
+
+    UsageError where the loss or its gradient stops being finite.
+    """
+    import torch
+
+    from llm.engine import training
+
+    e, name = run.experiment, work.by
+    kept = TrainingFiles(run.paths.checkpoints(name))
+    steps_per_epoch = math.ceil(len(samples) / e.batch_size)
+    num_tokens = work.epochs * int(samples.num_scored.sum())
+    dtype = models.native_dtype(e.training_dtype, processes.state().device)
+    accelerator = training.accelerator_of(e, dtype, kept.directory)
+    processes.main_only(lambda: _forget(run, work))
+    training.start_trackers(accelerator, run.paths.root.name, name)
+    adam, schedule = training.optimiser_of(model, e, work.epochs * steps_per_epoch)
+    loss_of, optimizer = accelerator.prepare(training.loss_of(model, e), adam)
+    micro_batch = training.MicroBatchSize(e.micro_batch_size, str(name))
+    first, seconds_before = _go_on(kept, steps_per_epoch, model, adam, schedule)
+    started = time.perf_counter() - seconds_before
     model.train()
+    with (
+        kept.logging() as log,
+        run.progress("train", name, str(name), num_tokens) as bar,
+        processes.stopping_between_steps() as stopped,
+    ):
+        for epoch, step, batch, ends_epoch in all_batches(samples.lengths, work, e):
+            batch_tokens = int(samples.num_scored[batch].sum())
+            bar.update(batch_tokens)
+            if step <= first:
+                progress.skip(bar)
+                continue
+            torch.manual_seed(derive_seed(e.seed, "dropout", name.role, name.seed, step, accelerator.process_index))
+            share = micro_batch.fit(
+                partial(
+                    gradient, batch, samples=samples, batch_size=e.batch_size, loss_of=loss_of, accelerator=accelerator
+                ),
+                undo=optimizer.zero_grad,
+            )
+            # Whichever process is asked to stop, all do after the same step.
+            both = torch.stack([share, torch.full_like(share, stopped() is not None)])
+            loss, stops = accelerator.reduce(both, "mean").tolist()
+            grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), e.max_grad_norm))
+            row = {"step": step, "epoch": epoch, "loss": loss, "grad_norm": grad_norm}
+            row |= {"learning_rate": schedule.get_last_lr()[0], "tokens": batch_tokens}
+            _refuse_not_finite(name, row, kept)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
 
-    with accelerator.main_process_first():  # the main one says what it skips, and shortens the log
-        state = next(resume.usable(name, seed, steps_per_epoch, where), None)
-        first = resume.step_of(state) if state else 0
-        before = resume.restore(state, model, adam, schedule) if state else 0.0
-        if accelerator.is_main_process:
-            resume.shorten(where.log(name, seed), first)
-    if state:
-        say(f"going on from {state}")
-    started = time.perf_counter() - before
-    num_tokens = epochs * int(samples.num_scored.sum())
-    micro_batch_size = experiment.micro_batch_size
-
-    def save_state(step: int) -> None:
-        if accelerator.is_main_process:
-            log.flush()
-            os.fsync(log.fileno())
-            resume.save(where.state(name, seed, step), model, adam, schedule, time.perf_counter() - started)
-            for old in resume.states(name, seed, where)[NUM_STATES:]:
-                shutil.rmtree(old)
-
-    def backward(batch: np.ndarray) -> torch.Tensor:
-        """The gradient of this process's share of a global batch; that share of the loss."""
-        parts = micro_batches(batch, experiment.batch_size, micro_batch_size, accelerator.num_processes)
-        mine = [part for part in parts[accelerator.process_index :: accelerator.num_processes] if len(part)]
-        # A process that a short last batch leaves without a row still takes part in the gradient's reduction.
-        weight = accelerator.num_processes if mine else 0
-        mine = mine or [batch[:1]]
-        loss = torch.zeros((), device=accelerator.device)
-        for part in mine:
-            with nullcontext() if part is mine[-1] else accelerator.no_sync(loss_of):
-                ids, targets = (t.to(accelerator.device) for t in padded_batch(samples, part))
-                nats = loss_of(ids, targets).sum()
-                # Times the number of processes, because their gradients are averaged.
-                share = weight * nats / int(samples.num_scored[batch].sum())
-                accelerator.backward(share)
-                loss += share.detach()
-        return loss
-
-    log_path = where.log(name, seed) if accelerator.is_main_process else Path(os.devnull)
-    timed_bar = timings.progress("train", name, title, num_tokens, where)
-    with files.appending(log_path) as log, timed_bar as bar, processes.stopping_between_steps() as stopped:
-        for epoch in range(1, epochs + 1):
-            order_seed = derive_seed(experiment.seed, "order", role(name), seed, epoch)
-            batches = epoch_batches(samples.lengths, experiment.batch_size, order_seed)
-            for step, batch in enumerate(batches, (epoch - 1) * steps_per_epoch + 1):
-                batch_tokens = int(samples.num_scored[batch].sum())
-                bar.update(batch_tokens)
-                if step <= first:
-                    if not bar.disable:
-                        bar.initial += batch_tokens  # no part of this run's rate
-                    continue
-                torch.manual_seed(
-                    derive_seed(experiment.seed, "dropout", role(name), seed, step, accelerator.process_index)
-                )
-                while True:
-                    try:
-                        share = backward(batch)
-                        break
-                    except RuntimeError as error:
-                        if not is_out_of_memory(error) or micro_batch_size == 1:
-                            raise
-                        # Several processes would have to agree on it, in the middle of a reduction.
-                        if accelerator.num_processes > 1:
-                            raise UsageError(
-                                f"{title}: out of memory with micro-batches of {micro_batch_size}: lower "
-                                "micro_batch_size, which changes neither the global batch nor the results"
-                            ) from None
-                    optimizer.zero_grad()
-                    micro_batch_size //= 2
-                    say(f"out of memory: the global batch in micro-batches of {micro_batch_size}")
-                # Whichever process is told to stop, all do after the same step.
-                both = torch.stack([share, torch.full_like(share, stopped() is not None)])
-                loss, told_to_stop = accelerator.reduce(both, "mean").tolist()
-                grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), experiment.max_grad_norm))
-                learning_rate = schedule.get_last_lr()[0]
-                if not math.isfinite(loss) or not math.isfinite(grad_norm):
-                    kept = next(iter(resume.states(name, seed, where)), "none")
-                    raise UsageError(
-                        f"{title}: loss {loss}, gradient norm {grad_norm} at step {step}, learning rate "
-                        f"{learning_rate:g}; last good state: {kept}; lower learning_rate"
-                    )
-                optimizer.step()
-                optimizer.zero_grad()
-                schedule.step()
-                row = {
-                    "step": step,
-                    "epoch": epoch,
-                    "loss": loss,
-                    "grad_norm": grad_norm,
-                    "learning_rate": learning_rate,
-                    "tokens": batch_tokens,
-                }
-                log.write(json.dumps(row | {"seconds": round(time.perf_counter() - started, 3)}) + "\n")
-                accelerator.log(row, step=step)
-                bar.set_postfix(epoch=f"{epoch}/{epochs}", loss=f"{loss:.3f}", refresh=False)
-                if step == epoch * steps_per_epoch and accelerator.is_main_process:
-                    with files.atomic(where.checkpoint(name, seed, epoch)) as temporary:
-                        model.save_pretrained(temporary)
-                        files.seal(temporary)
-                if told_to_stop or step % experiment.save_steps == 0:
-                    save_state(step)
-                if told_to_stop:
-                    raise processes.Stopped(stopped() or signal.SIGTERM)
-        if accelerator.is_main_process:
-            log.flush()
-            os.fsync(log.fileno())
-    for (
-        tracker
-    ) in accelerator.trackers:  # not end_training(), which dissolves the processes' group before the next model
-        tracker.finish()
-    if accelerator.is_main_process:
-        record = {
-            "model": name,
-            "seed": seed,
-            "trained_on": paths.training_source(name, seed, experiment).relative.as_posix(),
-            "num_parameters": model.num_parameters(),
-            "num_epochs": epochs,
-            "num_steps": num_steps,
-            "num_tokens": num_tokens,
-            "seconds": round(time.perf_counter() - started, 1),
-            "experiment": experiment.to_dict(),
-        }
-        files.write_record(where.training(name, seed), record)
-        resume.remove(name, seed, where)
+            log.add(row | {"seconds": round(time.perf_counter() - started, 3)})
+            accelerator.log(row, step=step)
+            bar.set_postfix(epoch=f"{epoch}/{work.epochs}", loss=f"{loss:.3f}", refresh=False)
+            if ends_epoch:
+                kept.save_epoch(model, epoch)
+            if stops or step % e.save_steps == 0:
+                log.sync()
+                kept.save_state(step, model, adam, schedule, time.perf_counter() - started)
+            if stops:
+                raise processes.Stopped(stopped() or signal.SIGTERM)
+        log.sync()
+    training.finish_trackers(accelerator)
+    numbers = {"num_parameters": model.num_parameters(), "num_steps": step, "num_tokens": num_tokens}
+    numbers |= {"threads": torch.get_num_threads(), "seconds": round(time.perf_counter() - started, 1)}
+    processes.main_only(lambda: _finish(run, work, numbers))
     accelerator.wait_for_everyone()
 
 
-def role(name: str) -> str:
-    """The role that names a model's architecture and its random streams: all students share theirs."""
-    return TEACHER if name == TEACHER else "student"
+def _forget(run: Run, work: Work) -> None:
+    """Remove the marks of an earlier training: they would speak of checkpoints that are about to be replaced."""
+    run.paths.checkpoints(work.by).mkdir(parents=True, exist_ok=True)
+    run.paths.selection(work.by).unlink(missing_ok=True)
+    run.paths.training(work.by).unlink(missing_ok=True)
 
 
-def train_all(jobs: list[tuple[str, int, Source]], language: Language, experiment: Experiment, where: Paths) -> None:
-    """Train each model (name, seed, the source of its training set) that is not trained yet."""
-    for name, seed, source in jobs:
-        if resume.is_trained(name, seed, experiment, where):
-            say(f"complete: {name} seed {seed} is trained")
-            if processes.is_main():
-                resume.remove(name, seed, where)
-            continue
-        weights_seed = derive_seed(experiment.seed, "weights", role(name), seed)
-        model = models.build(getattr(experiment, role(name)), role(name), language, weights_seed)
-        weights = 4 * model.num_parameters()
-        # A state has the weights and two moments; one more is written before the oldest goes.
-        kept = experiment.epochs(name) + 3 * (NUM_STATES + 1)
-        preflight.need_disk(where.checkpoints(name, seed), kept * weights, f"training {name} seed {seed}")
-        manifest = shards.read_manifest(where.samples(source, "train"))
-        ids = manifest["num_tokens"] * shards.smallest_unsigned(language.vocab_size).itemsize
-        # Gradients and moments, beside the weights; and the training set.
-        preflight.need_memory(3 * weights + ids, f"training {name} seed {seed}")
-        say(f"training {name} seed {seed} ({model.num_parameters() / 1e6:.2f}M parameters) on {source.relative}/train")
-        train(model, shards.read(where.samples(source, "train")), name, seed, experiment, where)
+def _go_on(kept: TrainingFiles, steps_per_epoch: int, model, adam, schedule) -> tuple[int, float]:
+    """Restore the newest usable state; return its step and the seconds that had been trained, or 0 and 0."""
+    with processes.state().main_process_first():  # the main one says what it skips, and shortens the log
+        state = kept.usable_state(steps_per_epoch)
+        first = resume.step_of(state) if state else 0
+        seconds = resume.restore(state, model, adam, schedule) if state else 0.0
+        if processes.is_main():
+            kept.shorten_log(first)
+    if state:
+        say(f"going on from {state}")
+    return first, seconds
+
+
+def _refuse_not_finite(name: Distribution, row: dict, kept: TrainingFiles) -> None:
+    """Raise UsageError, before the weights are touched, where a step's loss or gradient is not finite."""
+    if not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"]):
+        raise UsageError(
+            f"{name}: loss {row['loss']}, gradient norm {row['grad_norm']} at step {row['step']}, learning rate "
+            f"{row['learning_rate']:g}; last good state: {next(iter(kept.states()), 'none')}; lower learning_rate"
+        )
+
+
+def _finish(run: Run, work: Work, numbers: dict) -> None:
+    """Mark a training complete, and remove the states that it could have gone on from."""
+    record = {"model": work.by.model, "seed": work.by.seed, "bound": run.training_bound(work), **numbers}
+    record["made_with"] = work.made_with(run.experiment)
+    files.write_record(run.paths.training(work.by), record)
+    TrainingFiles(run.paths.checkpoints(work.by)).remove_states()
+
+
+def complete(run: Run, work: Work) -> None:
+    """Train the model of a work if it is not trained yet, after a look at the disk and the memory that it needs."""
+    kept = TrainingFiles(run.paths.checkpoints(work.by))
+    if run.is_trained(work):
+        say(f"complete: {work.by} is trained")
+        return processes.main_only(kept.remove_states)
+    model = models.initial(work.by, run.experiment, run.language)
+    weights = 4 * model.num_parameters()
+    # A state has the weights and two moments; one more is written before the oldest goes.
+    num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
+    preflight.need_disk(kept.directory, num_kept * weights, f"training {work.by}")
+    samples = run.sample_files(work.data)
+    id_bytes = samples.manifest()["num_tokens"] * smallest_unsigned(run.language.vocab_size).itemsize
+    # Gradients and moments, beside the weights; and the training set.
+    preflight.need_memory(3 * weights + id_bytes, f"training {work.by}")
+    say(f"training {work.by} ({model.num_parameters() / 1e6:.2f}M parameters) on {work.data}")
+    train(run, work, model, run.samples(work.data))
 
 
 def main() -> None:
-    choices = (TEACHER, "students")
-    options = {
-        "models": dict(choices=choices, required=True, help="the teacher, or the direct and the distilled students")
-    }
-    experiment, root, args = config.parse(__doc__, **options)
-    where = Paths(root)
-    paths.check_config(where, experiment)
-    names = [TEACHER] if args.models == TEACHER else paths.students(experiment)
-    jobs = [
-        (name, seed, paths.training_source(name, seed, experiment))
-        for seed in range(experiment.num_seeds)
-        for name in names
-    ]
+    roles = {"teacher": TEACHER, "students": "student"}
+    option = dict(choices=roles, required=True, help="the teacher, or the direct and the distilled students")
+    run, args = open_run(__doc__, models=option)
+    works = [work for work in run.works("train") if work.by.role == roles[args.models]]
     if args.dry_run:
-        for name, seed, source in jobs:
-            tokens = experiment.num_train * experiment.max_length * experiment.epochs(name)
-            told = f"{experiment.epochs(name)} epochs of {source.relative}/train, at most {tokens:,} tokens"
-            say(f"train {name} seed {seed}: {told} -> {where.checkpoints(name, seed)}")
-        return
-    if experiment.tracker != "none" and importlib.util.find_spec(experiment.tracker) is None:
-        raise UsageError(f"tracker {experiment.tracker} is not installed: run pip install {experiment.tracker}")
-    models.check(experiment, where)
-    language = models.read_language(where)
-    for *_, source in jobs:
-        if language is None or shards.read_manifest(where.samples(source, "train")) is None:
-            mend = "run_generate_data.sh" if source.model == paths.GROUND_TRUTH else "run_train.sh"
-            raise UsageError(f"{where.samples(source, 'train')} is not complete: run bash {mend} first")
-    with locks.writing(where, experiment):
-        train_all(jobs, language, experiment, where)
+        return say("\n".join(map(run.describe, works)))
+    preflight.need_tracker(run.experiment.tracker)
+    ground_truth.check(run.experiment, run.paths)
+    run.need_samples(work.data for work in works)
+    with run.writing():
+        for work in run.part.of(works):
+            complete(run, work)
 
 
 if __name__ == "__main__":
-    config.run(main)
+    processes.run_entry(main)

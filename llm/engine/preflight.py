@@ -1,5 +1,6 @@
-"""Refuse, before work is spent, what would run out of disk or memory on the way."""
+"""Refuse, before work is spent, what would run out of disk or memory on the way, or lacks a package."""
 
+import importlib.util
 import math
 import os
 import shutil
@@ -7,19 +8,11 @@ from pathlib import Path
 
 import psutil
 
-from llm import shards
-from llm.config import UsageError
-
-PER_SEQUENCE = 24  # bytes beside the ids: index, length of the prompt, log-probability, list offset
-
-
-def sample_bytes(num_sequences: int, max_length: int, vocab_size: int) -> int:
-    """Bytes on disk of a sample set, at most: parquet of ids in the smallest unsigned type, uncompressed."""
-    return num_sequences * (max_length * shards.smallest_unsigned(vocab_size).itemsize + PER_SEQUENCE)
+from llm.processes import UsageError
 
 
 def need_writable(directory: Path) -> Path:
-    """The directory, or the nearest of its parents that exists; UsageError where that cannot be written."""
+    """Return the directory, or the nearest of its parents that exists; UsageError where that cannot be written."""
     existing = next(parent for parent in [directory, *directory.parents] if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UsageError(f"{existing} cannot be written: choose another OUT")
@@ -27,14 +20,14 @@ def need_writable(directory: Path) -> Path:
 
 
 def need_disk(directory: Path, num_bytes: int, what: str) -> None:
-    """UsageError where the directory's file system cannot be written or has fewer free bytes."""
+    """Raise UsageError where the directory's file system cannot be written or has fewer free bytes."""
     free = shutil.disk_usage(need_writable(directory)).free
     if free < num_bytes:
         raise UsageError(f"{what} needs {num_bytes:,} bytes in {directory}, where {free:,} are free: make space there")
 
 
 def weights_bytes(directory: Path, itemsize: int) -> int:
-    """Bytes in memory of a saved model's weights, of itemsize bytes each; only the headers of its files are read."""
+    """Return the bytes in memory of a saved model's weights, of itemsize bytes each; only headers are read."""
     from safetensors import safe_open
 
     num_parameters = 0
@@ -45,7 +38,13 @@ def weights_bytes(directory: Path, itemsize: int) -> int:
 
 
 def need_memory(num_bytes: int, what: str) -> None:
-    """UsageError where the machine has fewer free bytes of memory."""
+    """Raise UsageError where the machine has fewer free bytes of memory."""
     free = psutil.virtual_memory().available
     if free < num_bytes:
         raise UsageError(f"{what} needs {num_bytes:,} bytes of memory, and {free:,} are free")
+
+
+def need_tracker(name: str) -> None:
+    """Raise UsageError where an experiment tracker is wanted and not installed."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UsageError(f"tracker {name} is not installed: run pip install {name}")

@@ -7,14 +7,22 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+import psutil
+
+HOST = socket.gethostname().replace(".", "_")
+LEFTOVER = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")  # the names that `atomic` gives
+
 
 def _sync(path: Path) -> None:
+    """Have the system write a file or a directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -24,13 +32,13 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target`, for a file or a directory, that becomes `target` when the block succeeds.
+    """Yield a temporary path beside `target`, for a file or a directory, that becomes `target` when the block succeeds.
 
     After a crash the target is absent or complete. A block that raises leaves nothing behind. OSError with the path and
     the bytes written so far where the disk is full, whatever the library that was writing makes of it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{HOST}.{os.getpid()}.tmp")
     try:
         yield temporary
         if temporary.is_dir():
@@ -43,8 +51,8 @@ def atomic(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     except Exception as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            told = f"disk full after {size(temporary):,} bytes of it"
-            raise OSError(errno.ENOSPC, told, str(target)) from error
+            written = f"disk full after {size(temporary):,} bytes of it"
+            raise OSError(errno.ENOSPC, written, str(target)) from error
         raise
     finally:
         if temporary.is_dir():
@@ -55,7 +63,7 @@ def atomic(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def appending(path: Path) -> Iterator[TextIO]:
-    """A text file to add lines to. OSError with the path and its bytes where the disk is full."""
+    """Yield a text file to add lines to. OSError with the path and its bytes where the disk is full."""
     try:
         with path.open("a") as file:
             yield file
@@ -66,17 +74,20 @@ def appending(path: Path) -> Iterator[TextIO]:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory; 0 where there is nothing."""
+    """Return the bytes of a file, or of all files below a directory; 0 where there is nothing."""
     parts = path.rglob("*") if path.is_dir() else [path]
     return sum(part.stat().st_size for part in parts if part.is_file())
 
 
-def remove_leftovers(root: Path, name: str = "") -> None:
-    """Remove what killed processes left of `atomic`, of any target below root or of those of this name in root.
+def remove_leftovers(root: Path, alone: bool) -> None:
+    """Remove what killed processes left of `atomic` below root.
 
-    Only for the one that may write them.
+    alone: no other process writes there. If others may, only what a process of this host left that is no more.
     """
-    for path in list(root.glob(f".{name}.*.tmp") if name else root.rglob(".*.tmp")):
+    for path in list(root.rglob(".*.tmp")):
+        made = LEFTOVER.fullmatch(path.name)
+        if made is None or not (alone or (made["host"] == HOST and not psutil.pid_exists(int(made["pid"])))):
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -90,16 +101,17 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.write_bytes(data)
 
 
-def write_json(path: Path, value: dict) -> None:
+def write_json(path: Path, value: dict | list) -> None:
+    """Write a value as JSON, a line a member."""
     write_bytes(path, _encoded(value))
 
 
-def _encoded(value: dict) -> bytes:
+def _encoded(value: dict | list) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_json(path: Path) -> dict | None:
-    """The mapping in a JSON file; None where there is no such file, or not a whole one."""
+    """Return the mapping in a JSON file; None where there is no such file, or not a whole one."""
     try:
         value = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -108,14 +120,14 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_record(path: Path, value: dict) -> None:
-    """A JSON file that carries the hash of its own name and content."""
+    """Write a JSON file that carries the hash of its own name and content."""
     write_json(path, value | {"sha256": _digest(path, value)})
 
 
 def read_record(path: Path, **expected) -> dict | None:
-    """What `write_record` wrote; None where it is missing, any of it has changed, or it lacks an expected value.
+    """Return what `write_record` wrote; None where it is missing, any of it has changed, or it lacks an expected value.
 
-    expected: what tells it from another record of that name, which may have been put in its place.
+    expected: what it is bound to, which a record of something else, or of an earlier state, has not.
     """
     value = read_json(path)
     if value is None:
@@ -126,11 +138,18 @@ def read_record(path: Path, **expected) -> dict | None:
     return content if all(value.get(key) == each for key, each in expected.items()) else None
 
 
+def seal_hash(directory: Path) -> str | None:
+    """Return the hash of a directory's seal, by which others are bound to its content; None where it has none."""
+    path = directory / SEAL
+    return sha256(path) if path.is_file() else None
+
+
 def _digest(path: Path, value: dict) -> str:
     return hashlib.sha256(json.dumps([path.name, value]).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
+    """Return the hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -145,11 +164,11 @@ def seal(directory: Path) -> None:
 
 
 def broken_seal(directory: Path) -> str | None:
-    """The first file of a sealed directory that is missing, damaged or foreign; None where all is as it was sealed."""
+    """Return the first file of a sealed directory that is missing, damaged or foreign; None where all is as sealed."""
     sealed = read_json(directory / SEAL)
     if sealed is None:
         return SEAL
     present = {path.name for path in directory.iterdir()} - {SEAL}
     if different := present ^ sealed.keys():
         return min(different)
-    return next((name for name, told in sealed.items() if sha256(directory / name) != told), None)
+    return next((name for name, digest in sealed.items() if sha256(directory / name) != digest), None)

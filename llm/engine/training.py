@@ -1,0 +1,99 @@
+"""What a training stands on: processes and precision by accelerate, optimiser and schedule, memory, trackers."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel, get_wsd_schedule
+
+from llm import processes
+from llm.config import Experiment
+from llm.distributions import Distribution
+from llm.engine.decoding import is_out_of_memory
+from llm.engine.next_token import NextTokenLoss
+from llm.processes import UsageError, say
+
+
+def accelerator_of(experiment: Experiment, dtype: torch.dtype, directory: Path) -> Accelerator:
+    """Return the accelerator of this run's processes. dtype: of forward passes.
+
+    UsageError where a process would hold only a part of the model, since one writes checkpoints and states.
+    """
+    accelerator = Accelerator(
+        cpu=processes.use_cpu(),
+        mixed_precision="bf16" if dtype == torch.bfloat16 else "no",
+        log_with=None if experiment.tracker == "none" else experiment.tracker,
+        project_dir=directory,
+    )
+    if accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise UsageError(
+            f"{accelerator.distributed_type.value}: each process must hold the whole model (DDP), since one writes "
+            "checkpoints and states: start it with torchrun, or accelerate launch without FSDP or DeepSpeed"
+        )
+    return accelerator
+
+
+def start_trackers(accelerator: Accelerator, project: str, model: Distribution) -> None:
+    """Begin a tracker's run, if the experiment has one."""
+    named = {tracker: {"name": str(model)} for tracker in ("wandb", "trackio")}
+    accelerator.init_trackers(project, config={"model": model.model, "seed": model.seed}, init_kwargs=named)
+
+
+def finish_trackers(accelerator: Accelerator) -> None:
+    """End a tracker's run; accelerate's end_training() would dissolve the processes' group before the next model."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def optimiser_of(model: PreTrainedModel, experiment: Experiment, num_steps: int):
+    """Return AdamW over a model's parameters, and its schedule: warm-up, stable, linear decay to 0 (WSD).
+
+    The schedule is to be stepped once an optimiser step by every process; accelerate, given it, would step it once for
+    each process.
+    """
+    e = experiment
+    adam = torch.optim.AdamW(
+        model.parameters(), e.learning_rate, (e.adam_beta1, e.adam_beta2), weight_decay=e.weight_decay
+    )
+    num_warmup = math.ceil(e.warmup_fraction * num_steps)
+    num_decay = min(math.ceil(e.decay_fraction * num_steps), num_steps - num_warmup)
+    return adam, get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
+
+
+def loss_of(model: PreTrainedModel, experiment: Experiment) -> NextTokenLoss:
+    """Return a model with its loss, as the experiment wants it computed."""
+    if experiment.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    loss = NextTokenLoss(model)
+    if experiment.torch_compile:  # after the loss has tried the model; without the loss, which picks rows by value
+        model.base_model.compile(dynamic=True)  # in place, and for every length at once
+    return loss
+
+
+class MicroBatchSize:
+    """How many sequences go through a model at once: halved when memory runs out, with the global batch as it is."""
+
+    def __init__(self, size: int, title: str):
+        self.size, self.title = size, title
+
+    def fit(self, work: Callable[..., torch.Tensor], undo: Callable[[], None]) -> torch.Tensor:
+        """Return work(size=...), after undo() at half the size where memory ran out.
+
+        UsageError on several processes, which would have to agree on it in the middle of a reduction.
+        """
+        while True:
+            try:
+                return work(size=self.size)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self.size == 1:
+                    raise
+                if processes.count() > 1:
+                    raise UsageError(
+                        f"{self.title}: out of memory with micro-batches of {self.size}: lower micro_batch_size, "
+                        "which changes neither the global batch nor the results"
+                    ) from None
+            undo()
+            self.size //= 2
+            say(f"out of memory: the global batch in micro-batches of {self.size}")

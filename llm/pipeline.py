@@ -1,0 +1,141 @@
+"""The list of works that an experiment consists of, stated once.
+
+The stages do the works of their script, a dry run prints them, and scripts/costs prices them. A work is bound to the
+fields of the experiment that it depends on, and to the works that it comes from. So a finished run can be extended by
+temperatures, seeds or test sequences: what is missing is made, and what is there is left alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm.config import Experiment
+from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, SampleSet, student_name
+from llm.store.paths import Paths
+
+TRUTH = Distribution(GROUND_TRUTH)
+CONTROLS = (TEACHER, DIRECT)  # also sampled at each temperature themselves, which is the control of distillation
+GENERATE, TRAIN, SELECT, EVALUATE = SCRIPTS = (
+    "run_generate_data.sh",
+    "run_train.sh",
+    "run_eval_perplexity.sh",
+    "run_eval_precision_and_recall.sh",
+)
+
+# -------------------------------------------------------------------------------------------------- works
+
+PREPARED_FROM = ("ground_truth", "vocab_size", "prompt", "seed")
+DRAWN_WITH = (*PREPARED_FROM, "max_length", "sampling_dtype", "shard_size")
+TRAINED_WITH = ("seed", "num_train", "batch_size", "learning_rate", "adam_beta1", "adam_beta2", "weight_decay")
+TRAINED_WITH += ("max_grad_norm", "warmup_fraction", "decay_fraction", "training_dtype")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that a run makes with one distribution's weights, in the stage of a script.
+
+    kind: what `by` does with `data`: "prepare" (p* is kept as it is used, without data), "sample" (draws it), "train"
+    (is fitted to it), "select" (its epochs' checkpoints are scored on it, the best is chosen), "score".
+    epochs: how often the data are gone through.
+    """
+
+    script: str
+    kind: str
+    by: Distribution
+    data: SampleSet | None = None
+    epochs: int = 1
+
+    def __str__(self) -> str:
+        if self.kind == "sample":
+            return f"sample {self.data}"
+        return f"{self.kind} {self.by}" + (f" on {self.data}" if self.data else "")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the experiment that its result depends on, beside what it comes from."""
+        match self.kind:
+            case "prepare":
+                return PREPARED_FROM
+            case "sample":
+                return (*DRAWN_WITH, self.grows_with)
+            case "train":
+                return (self.by.role, f"{self.by.role}_epochs", *TRAINED_WITH)
+            case "select":
+                return ("num_validation",)
+        return ()
+
+    @property
+    def grows_with(self) -> str | None:
+        """The field that may become larger: a set keeps the sequences it has, and the others are added."""
+        return f"num_{self.data.split}" if self.kind == "sample" else None
+
+    def path(self, paths: Paths) -> Path:
+        """Return what it makes: a directory, or the file of a selection."""
+        match self.kind:
+            case "prepare":
+                return paths.ground_truth
+            case "sample":
+                return paths.samples(self.data)
+            case "train":
+                return paths.checkpoints(self.by)
+            case "select":
+                return paths.selection(self.by)
+        return paths.scores(self.data, self.by)
+
+    def made_with(self, experiment: Experiment) -> dict[str, Any]:
+        """Return the values of its fields, for the record of what it makes."""
+        values = experiment.to_dict()
+        return {field: values[field] for field in self.fields}
+
+
+def models(experiment: Experiment, seed: int) -> list[Distribution]:
+    """Return the trained models of a seed: the teacher, the direct student, a distilled one for each temperature."""
+    names = [TEACHER, DIRECT, *map(student_name, experiment.temperatures)]
+    return [Distribution(name, seed) for name in names]
+
+
+def training_set(model: Distribution, experiment: Experiment) -> SampleSet:
+    """Return what a model is fitted to: D for the teacher and the direct student, else D'_tau."""
+    for temperature in experiment.temperatures:
+        if model.model == student_name(temperature):
+            return SampleSet(Distribution(TEACHER, model.seed, temperature), "train", experiment.num_train)
+    return SampleSet(TRUTH, "train", experiment.num_train)
+
+
+def works(experiment: Experiment) -> list[Work]:
+    """Return everything that the four scripts do, in order."""
+    e = experiment
+    numbers = {"train": e.num_train, "validation": e.num_validation, "test": e.num_test}
+    drawn = {split: SampleSet(TRUTH, split, number) for split, number in numbers.items()}
+    found = [Work(GENERATE, "prepare", TRUTH)]
+    found += [Work(GENERATE, "sample", TRUTH, each) for each in drawn.values()]
+    for seed in range(e.num_seeds):
+        for model in models(e, seed):
+            script = TRAIN if model.model == TEACHER else SELECT
+            epochs = e.epochs(model.role)
+            found += [
+                Work(TRAIN, "train", model, training_set(model, e), epochs),
+                Work(script, "select", model, drawn["validation"], epochs),
+            ]
+            if model.model == TEACHER:
+                sets = [SampleSet(model.at(tau), "train", e.num_train) for tau in e.temperatures]
+                found += [Work(TRAIN, "sample", each.distribution, each) for each in sets]
+    for distribution in evaluated(e):
+        own = SampleSet(distribution, "test", e.num_test)
+        found += [
+            Work(EVALUATE, "sample", distribution, own),
+            Work(EVALUATE, "score", distribution, own),
+            Work(EVALUATE, "score", distribution, drawn["test"]),
+            Work(EVALUATE, "score", TRUTH, own),
+        ]
+    found.append(Work(EVALUATE, "score", TRUTH, drawn["test"]))
+    return sorted(found, key=lambda work: SCRIPTS.index(work.script))
+
+
+def evaluated(experiment: Experiment) -> list[Distribution]:
+    """Return what stage 4 evaluates: every trained model at temperature 1, then the controls at the other ones."""
+    trained = [model for seed in range(experiment.num_seeds) for model in models(experiment, seed)]
+    controls = [
+        model.at(tau) for model in trained if model.model in CONTROLS for tau in experiment.temperatures if tau != 1
+    ]
+    return [*trained, *controls]

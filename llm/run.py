@@ -1,0 +1,274 @@
+"""A run: an experiment, the directory that it is kept in, and which of its works are there."""
+
+import json
+import re
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from llm import config, pipeline, processes
+from llm.config import Experiment
+from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
+from llm.engine.progress import bar
+from llm.pipeline import SELECT, TRAIN, TRUTH, Work, works
+from llm.processes import UsageError, say
+from llm.store import files, locks
+from llm.store.paths import Paths
+from llm.store.resume import TrainingFiles
+from llm.store.samples import SampleFiles
+
+LAYOUT = 2  # of a run's directory: raised whenever an older one cannot be gone on with
+
+
+@dataclass(frozen=True)
+class Part:
+    """The index-th of num parts of a stage, counted from 1."""
+
+    index: int = 1
+    num: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Return the part that k/n names; UsageError where it names none."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"part is {text!r}: it must be k/n with k from 1 to n, as in 2/4")
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, items: list) -> list:
+        """Return this part of a list: every num-th item."""
+        return items[self.index - 1 :: self.num]
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.num}" if self.num > 1 else ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment, where it is kept, and which part of it this process does."""
+
+    experiment: Experiment
+    paths: Paths
+    part: Part = Part()
+
+    def works(self, *kinds: str, script: str | None = None) -> list[Work]:
+        """Return the works of some kinds, and of a script where it is given, in order."""
+        return [w for w in works(self.experiment) if w.kind in kinds and script in (None, w.script)]
+
+    def evaluated(self) -> list[Distribution]:
+        """Return every trained model of every seed, at temperature 1."""
+        return [each for each in pipeline.evaluated(self.experiment) if each.temperature == 1]
+
+    def test_set(self, distribution: Distribution) -> SampleSet:
+        return SampleSet(distribution, "test", self.experiment.num_test)
+
+    # What is there, and what it is bound to.
+
+    @property
+    def language(self) -> Language | None:
+        """What p* settled; None where p* has not been prepared, or this is not as it was written."""
+        path = self.paths.ground_truth / "distribution.json"
+        sealed, saved = files.read_json(self.paths.ground_truth / files.SEAL), files.read_json(path)
+        if sealed is None or saved is None or sealed.get(path.name) != files.sha256(path):
+            return None
+        return Language(saved["vocab_size"], tuple(map(tuple, saved["prompts"])), tuple(saved["eos_token_ids"]))
+
+    def sample_files(self, sample_set: SampleSet) -> SampleFiles:
+        """Return the files of a set, bound to the weights that it is drawn from."""
+        weights = self.find_weights(sample_set.distribution)
+        bound = {"set": str(sample_set), "weights": files.seal_hash(weights) if weights else None}
+        size = self.experiment.shard_size
+        return SampleFiles(self.paths.samples(sample_set), sample_set.num_sequences, size, bound)
+
+    def samples(self, sample_set: SampleSet, at_most: int | None = None) -> Samples:
+        """Return a complete set, or its first sequences, verified; UsageError naming what makes a set that is not."""
+        self.need_samples([sample_set])
+        return self.sample_files(sample_set).read(at_most)
+
+    def need_samples(self, sets: Iterable[SampleSet]) -> None:
+        """Raise UsageError where one of some sets is not complete, naming the script that makes it. Needs no torch."""
+        for each in sets:
+            found = self.sample_files(each)
+            if self.language is None or found.manifest() is None:
+                script = next(work.script for work in self.works("sample") if work.data == each)
+                raise UsageError(f"{found.directory} is not complete: run bash {script} first")
+
+    def find_weights(self, distribution: Distribution) -> Path | None:
+        """Return the directory of a distribution's weights: p* as kept, or the selected checkpoint if there is one."""
+        if distribution.seed is None:
+            return self.paths.ground_truth
+        epoch = self.selected_epoch(distribution)
+        return None if epoch is None else self.paths.checkpoint(distribution, epoch)
+
+    def weights(self, distribution: Distribution) -> Path:
+        """Return `find_weights`; UsageError where no checkpoint is selected."""
+        found = self.find_weights(distribution)
+        if found is None:
+            model = distribution.at(1.0)
+            script = TRAIN if model.model == TEACHER else SELECT
+            raise UsageError(f"no checkpoint of {model} is selected: run bash {script} first")
+        return found
+
+    def selection_bound(self, model: Distribution) -> dict[str, Any]:
+        """Return what a selection is of: the seals of the checkpoints, the manifest of the validation set."""
+        epochs = range(1, self.experiment.epochs(model.role) + 1)
+        validation = self._manifest_hash(SampleSet(TRUTH, "validation", self.experiment.num_validation))
+        return {
+            "checkpoints": [files.seal_hash(self.paths.checkpoint(model, epoch)) for epoch in epochs],
+            "validation": validation,
+        }
+
+    def selection(self, model: Distribution) -> dict[str, Any] | None:
+        """Return the record of a model's selection; None where there is none, or not of the checkpoints there are."""
+        model = model.at(1.0)
+        return files.read_record(
+            self.paths.selection(model), model=model.model, seed=model.seed, bound=self.selection_bound(model)
+        )
+
+    def selected_epoch(self, model: Distribution) -> int | None:
+        """Return the epoch of lowest validation perplexity; None before that has been measured."""
+        selection = self.selection(model)
+        return selection["best_epoch"] if selection else None
+
+    def training_bound(self, work: Work) -> dict[str, Any]:
+        """Return what a training is of: the set that the model is fitted to, with the hash of its manifest."""
+        return {"set": str(work.data), "manifest": self._manifest_hash(work.data)}
+
+    def training(self, work: Work) -> dict[str, Any] | None:
+        """Return the record of a complete training; None where there is none, or of other data."""
+        return files.read_record(
+            self.paths.training(work.by), model=work.by.model, seed=work.by.seed, bound=self.training_bound(work)
+        )
+
+    def is_trained(self, work: Work) -> bool:
+        """Return whether a training is complete and its checkpoints are as written; say which is not."""
+        if self.training(work) is None:
+            return False
+        if bad := TrainingFiles(self.paths.checkpoints(work.by)).damaged_epoch(work.epochs):
+            say(f"{bad} is missing or damaged: training {work.by} again")
+            return False
+        return True
+
+    def _manifest_hash(self, sample_set: SampleSet) -> str | None:
+        path = self.paths.samples(sample_set) / "manifest.json"
+        return files.sha256(path) if path.is_file() else None
+
+    def is_marked(self, work: Work) -> bool:
+        """Return whether a work's mark of completion is there, without a look at what it marks."""
+        match work.kind:
+            case "prepare":
+                return self.language is not None
+            case "sample":
+                return self.sample_files(work.data).manifest() is not None
+            case "train":
+                return self.training(work) is not None
+            case "select":
+                return self.selection(work.by) is not None
+        return work.path(self.paths).is_dir()
+
+    # One experiment a directory.
+
+    def refuse_other_settings(self) -> None:
+        """Raise UsageError where a work that is there was made with another value of a field that it depends on."""
+        before = self._made_with()
+        if before is None:
+            return
+        differing = []
+        for field in Experiment.model_fields:
+            old, new = getattr(before, field), getattr(self.experiment, field)
+            for work in works(before) if old != new else ():
+                grows = field == work.grows_with and new > old
+                if field in work.fields and not grows and work.path(self.paths).exists():
+                    differing.append(f"{field}: {old!r} there, {new!r} here, which {work} depends on")
+                    break
+        if differing:
+            raise UsageError(
+                f"{self.paths.root} was made with other settings ({'; '.join(differing)}): "
+                "choose another --out (OUT=...)"
+            )
+
+    def _made_with(self) -> Experiment | None:
+        """Return the experiment that made the directory; None where there is none. UsageError where it is unknown."""
+        path = self.paths.config
+        saved = files.read_json(path)
+        if saved is None:
+            if path.exists():
+                raise UsageError(f"{path} is damaged: delete it if these settings made what is beside it")
+            return None
+        if saved.pop("layout", 1) != LAYOUT:
+            raise UsageError(
+                f"{self.paths.root} was made by another version of this repository: choose another --out (OUT=...)"
+            )
+        return config.build(saved)
+
+    def keep_settings(self) -> None:
+        """Record the experiment in the directory, and what an earlier one had beyond it, which is still there."""
+        self.refuse_other_settings()
+        before, now = self._made_with(), self.experiment
+        if before is not None:
+            kept = [tau for tau in before.temperatures if tau not in now.temperatures]
+            seeds = max(now.num_seeds, before.num_seeds)
+            now = now.with_values(temperatures=[*now.temperatures, *kept], num_seeds=seeds)
+        files.write_json(self.paths.config, {"layout": LAYOUT, **now.to_dict()})
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only process that does this part in the directory, and remove what killed ones left half written.
+
+        Of a run of several processes the main one holds the lock. UsageError where another run has it, or has
+        meanwhile made another experiment here.
+        """
+        if not processes.is_main():
+            yield
+            return
+        with locks.writing(self.paths.lock, str(self.part)):
+            self.refuse_other_settings()
+            files.remove_leftovers(self.paths.root, alone=self.part.num == 1)
+            if self.paths.ground_truth.is_dir():
+                self.keep_settings()
+            yield
+
+    @contextmanager
+    def progress(self, kind: str, by: Distribution, what: str, total: int) -> Iterator[tqdm]:
+        """Yield a progress bar of so many tokens; at its end add a line to timings.jsonl of what the work took.
+
+        A line is {"kind": sample, score or train, "model": whose weights, "what": for people, "tokens", "seconds",
+        "threads"}, of the main process. Nothing is decided by it: it is for whoever plans the next run.
+        """
+        with bar(f"{kind} {what}", total) as shown:
+            began = time.perf_counter()
+            yield shown
+        if processes.is_main():
+            import torch
+
+            row = {"kind": kind, "model": by.model, "what": what, "tokens": shown.n - shown.initial}
+            row |= {"seconds": round(time.perf_counter() - began, 3), "threads": torch.get_num_threads()}
+            with files.appending(self.paths.timings) as log:
+                log.write(json.dumps(row) + "\n")
+
+    def describe(self, work: Work) -> str:
+        """Return a line for a dry run: what is done, from what, into what, and whether it is there."""
+        made = f"-> {work.path(self.paths)} ({'there' if self.is_marked(work) else 'to do'})"
+        if work.data is None:
+            return f"{work}: {self.experiment.ground_truth} {made}"
+        number, tokens = work.data.num_sequences, work.epochs * work.data.num_sequences * self.experiment.max_length
+        often = f"{work.epochs} times " if work.kind in ("train", "select") else ""
+        return f"{work}: {often}{number:,} sequences, at most {tokens:,} tokens {made}"
+
+
+def open_run(doc: str, argv: list[str] | None = None, **options: dict[str, Any]) -> tuple[Run, Namespace]:
+    """Return the run that an entry's command line names and its other flags; UsageError for other settings' run.
+
+    doc and options as `llm.config.parse`. Every entry takes --part.
+    """
+    part = dict(type=Part.parse, default=Part(), metavar="K/N", help="do the k-th of n parts, beside the others")
+    experiment, root, args = config.parse(doc, argv, part=part, **options)
+    run = Run(experiment, Paths(root), args.part)
+    run.refuse_other_settings()
+    return run, args

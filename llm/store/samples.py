@@ -1,0 +1,189 @@
+"""The sample store: token ids on disk, in parquet shards that are written once and verified when read.
+
+A sample set is a directory of shards and a manifest.json, which is written last and so marks the set complete.
+`datasets.load_dataset("parquet", data_files=".../shard-*.parquet")` reads the same files.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from llm.distributions import Samples
+from llm.processes import UsageError
+from llm.store.files import atomic, read_record, sha256, write_record
+
+COLUMNS = ["index", "ids", "num_prompt", "log_prob"]
+PER_SEQUENCE = 24  # bytes beside the ids: index, length of the prompt, log-probability, list offset
+
+
+def smallest_unsigned(vocab_size: int) -> np.dtype:
+    """Return the integer type that ids are kept in."""
+    return np.min_scalar_type(vocab_size - 1)
+
+
+def most_bytes(num_sequences: int, max_length: int, vocab_size: int) -> int:
+    """Return the bytes on disk of a sample set, at most: ids in the smallest unsigned type, uncompressed."""
+    return num_sequences * (max_length * smallest_unsigned(vocab_size).itemsize + PER_SEQUENCE)
+
+
+def shard_ranges(num_sequences: int, shard_size: int) -> list[range]:
+    """Return the sequence indices of each shard."""
+    return [range(a, min(a + shard_size, num_sequences)) for a in range(0, num_sequences, shard_size)]
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The files of one sample set.
+
+    bound: what the sequences come from (the set's name, the hash of the weights); every shard and the manifest carry
+    it, and files of anything else are not taken for this set's. Raises UsageError for a file that is no part of it.
+    """
+
+    directory: Path
+    num_sequences: int
+    shard_size: int
+    bound: dict
+
+    @property
+    def ranges(self) -> list[range]:
+        return shard_ranges(self.num_sequences, self.shard_size)
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.directory / "manifest.json"
+
+    def path(self, shard: int) -> Path:
+        return self.directory / f"shard-{shard:05d}.parquet"
+
+    def manifest(self) -> dict | None:
+        """Return the manifest of the complete set; None where there is none, or it is of fewer sequences."""
+        return read_record(self.manifest_path, bound=self.bound, num_sequences=self.num_sequences)
+
+    def write(self, shard: int, samples: Samples, vocab_size: int) -> None:
+        """Write one shard: index, ids, num_prompt, log_prob; ids in the smallest type that holds the vocabulary."""
+        indices = self.ranges[shard]
+        ids = samples.ids.astype(smallest_unsigned(vocab_size))
+        table = pa.table(
+            {
+                "index": pa.array(np.arange(indices.start, indices.stop, dtype=np.int64)),
+                "ids": pa.ListArray.from_arrays(samples.offsets.astype(np.int32), ids),
+                "num_prompt": pa.array(samples.num_prompt.astype(np.int32)),
+                "log_prob": pa.array(samples.log_prob),
+            }
+        ).replace_schema_metadata({"bound": json.dumps(self.bound)})
+        with atomic(self.path(shard)) as temporary:
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+    def read_shard(self, shard: int, beginning: bool = False) -> Samples:
+        """Return the sequences of a shard; UsageError where they are not this set's, or their bytes are damaged.
+
+        beginning: take a shard that holds only the first of its sequences, as the last one of a smaller set does.
+        """
+        path, indices = self.path(shard), self.ranges[shard]
+        try:
+            table = pq.ParquetFile(path, page_checksum_verification=True).read().combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise UsageError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+        if json.loads((table.schema.metadata or {}).get(b"bound", "null")) != self.bound:
+            raise UsageError(f"{path} is of another sample set, or drawn from other weights")
+        num = min(len(table), len(indices)) if beginning else len(indices)
+        if table.column_names != COLUMNS or not np.array_equal(table["index"], indices[:num]):
+            raise UsageError(f"{path} does not hold sequences {indices.start} to {indices.stop - 1}")
+        ids = table["ids"].combine_chunks()
+        return Samples(
+            ids.values.to_numpy(),
+            ids.offsets.to_numpy().astype(np.int64),
+            table["num_prompt"].to_numpy().astype(np.int64),
+            table["log_prob"].to_numpy(),
+        )
+
+    def beginning(self, shard: int) -> Samples | None:
+        """Return the sequences that a shard holds, if they are the first of those that it should; else None."""
+        try:
+            return self.read_shard(shard, beginning=True)
+        except UsageError:
+            return None
+
+    def is_whole(self, shard: int) -> bool:
+        """Return whether a shard is there, readable, and holds this set's sequences."""
+        found = self.beginning(shard)
+        return found is not None and len(found) == len(self.ranges[shard])
+
+    def refuse_foreign(self) -> None:
+        """Raise UsageError where the directory holds another file than the set's."""
+        present = self.directory.iterdir() if self.directory.is_dir() else ()
+        known = {self.path(shard).name for shard in range(len(self.ranges))} | {self.manifest_path.name}
+        if foreign := sorted(path.name for path in present if path.name not in known and path.suffix != ".tmp"):
+            raise UsageError(f"{self.directory / foreign[0]} is not part of this sample set: move it away")
+
+    def damaged(self, shards: Iterable[int]) -> list[int]:
+        """Return those of some shards whose bytes are not those that a manifest tells, of this set or a smaller one."""
+        manifest = read_record(self.manifest_path, bound=self.bound)
+        kept = manifest["shards"] if manifest else []
+        return [
+            shard
+            for shard in shards
+            if shard < len(kept)
+            and not (self.path(shard).is_file() and sha256(self.path(shard)) == kept[shard]["sha256"])
+        ]
+
+    def missing(self, shards: Iterable[int]) -> list[int]:
+        """Return those of some shards that are absent or not whole. UsageError for a file that is not of the set."""
+        self.refuse_foreign()
+        return [shard for shard in shards if not self.is_whole(shard)]
+
+    def is_complete(self) -> bool:
+        """Return whether the set has its manifest and every shard is as that says."""
+        self.refuse_foreign()
+        return self.manifest() is not None and not self.damaged(range(len(self.ranges)))
+
+    def complete(self, made_with: dict) -> None:
+        """Verify every shard and mark the set complete. made_with: the settings, for the record."""
+        rows, num_scored = [], 0
+        for shard in range(len(self.ranges)):
+            path, samples = self.path(shard), self.read_shard(shard)
+            num_scored += int(samples.num_scored.sum())
+            rows.append(
+                {"name": path.name, "sha256": sha256(path), "sequences": len(samples), "tokens": len(samples.ids)}
+            )
+        manifest = {
+            "bound": self.bound,
+            "num_sequences": self.num_sequences,
+            "num_tokens": sum(row["tokens"] for row in rows),
+            "num_scored_tokens": num_scored,
+            "made_with": made_with,
+            "shards": rows,
+        }
+        write_record(self.manifest_path, manifest)
+
+    def read(self, at_most: int | None = None) -> Samples:
+        """Return the complete set, or its first sequences, every shard verified against the manifest.
+
+        UsageError where it is not complete.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise UsageError(f"{self.directory} is not a complete sample set: run the scripts again, in order")
+        num = self.num_sequences if at_most is None else min(at_most, self.num_sequences)
+        shards = [shard for shard, indices in enumerate(self.ranges) if indices.start < num]
+        if bad := self.damaged(shards):
+            raise UsageError(
+                f"{self.path(bad[0])} is missing or damaged: the script that made it makes it again, and it alone"
+            )
+        ids, offsets, rest = None, [np.zeros(1, np.int64)], []
+        for shard in shards:
+            part = self.read_shard(shard)
+            if ids is None:  # once, so that no more than one shard is ever in memory twice
+                ids = np.empty(sum(manifest["shards"][each]["tokens"] for each in shards), part.ids.dtype)
+            first = offsets[-1][-1]
+            ids[first : first + len(part.ids)] = part.ids
+            offsets.append(first + part.offsets[1:])
+            rest.append((part.num_prompt, part.log_prob))
+        offsets = np.concatenate(offsets)[: num + 1]
+        num_prompt, log_prob = (np.concatenate(column)[:num] for column in zip(*rest, strict=True))
+        return Samples(ids[: offsets[-1]], offsets, num_prompt, log_prob)
