@@ -14,6 +14,7 @@ from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, Sampl
 from llm.store.paths import Paths
 
 TRUTH = Distribution(GROUND_TRUTH)
+SPLITS = {"train": "num_train", "validation": "num_validation", "test": "num_test"}  # of p*, and the field of its size
 CONTROLS = (TEACHER, DIRECT)  # also sampled at each temperature themselves, which is the control of distillation
 GENERATE, TRAIN, SELECT, EVALUATE = SCRIPTS = (
     "run_generate_data.sh",
@@ -67,7 +68,7 @@ class Work:
     @property
     def grows_with(self) -> str | None:
         """The field that may become larger: a set keeps the sequences it has, and the others are added."""
-        return f"num_{self.data.split}" if self.kind == "sample" else None
+        return SPLITS[self.data.split] if self.kind == "sample" else None
 
     def path(self, paths: Paths) -> Path:
         """Return what it makes: a directory, or the file of a selection."""
@@ -105,8 +106,7 @@ def training_set(model: Distribution, experiment: Experiment) -> SampleSet:
 def works(experiment: Experiment) -> list[Work]:
     """Return everything that the four scripts do, in order."""
     e = experiment
-    numbers = {"train": e.num_train, "validation": e.num_validation, "test": e.num_test}
-    drawn = {split: SampleSet(TRUTH, split, number) for split, number in numbers.items()}
+    drawn = {split: SampleSet(TRUTH, split, getattr(e, field)) for split, field in SPLITS.items()}
     found = [Work(GENERATE, "prepare", TRUTH)]
     found += [Work(GENERATE, "sample", TRUTH, each) for each in drawn.values()]
     for seed in range(e.num_seeds):

@@ -1,8 +1,7 @@
-"""The results of a run as one tidy table, its Markdown, and what is no number in files beside it.
+"""What stage 4 makes of samples and scores: the rows of results/table.csv (llm/table.py), and what is no number.
 
-results/table.csv has a row for each number: of which model (and seed, epoch, temperature that it was sampled at), which
-quantity in which unit, at which position where it is by position, the value, its 95 % interval and what that is over,
-and of how many sequences. texts.json has samples to read, provenance.json what the table was made with.
+texts.json has samples to read; provenance.json what the table was made with, so that the table's bytes do not change
+with a commit.
 """
 
 import json
@@ -11,23 +10,20 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from llm import ground_truth, pipeline, scores
 from llm.config import REPOSITORY
-from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, Samples, SampleSet, student_name
+from llm.distributions import TEACHER, Distribution, Samples, SampleSet
 from llm.likelihood import Scores
 from llm.metrics import (
     DISTINCT,
-    QUANTITIES,
     REPETITION,
     Estimate,
     cross_entropy,
     distinct,
-    over_seeds,
     position_estimates,
     ratio_estimate,
     repetition,
@@ -36,34 +32,12 @@ from llm.pipeline import TRUTH
 from llm.randomness import derive_seed
 from llm.run import Run
 from llm.store import files
+from llm.table import COLUMNS, PER_SEQUENCE, PER_TOKEN, read_table, table_of_seeds, table_over_seeds
 
-COLUMNS = {
-    "model": "string",
-    "seed": "Int64",
-    "epoch": "Int64",
-    "temperature": "float64",
-    "quantity": "string",
-    "unit": "string",
-    "position": "Int64",
-    "value": "float64",
-    "low": "float64",
-    "high": "float64",
-    "interval": "string",
-    "num_sequences": "Int64",
-}
-PER_TOKEN, PER_SEQUENCE = "nats per token", "nats per sequence"
 UNITS = {"token": PER_TOKEN, "sequence": PER_SEQUENCE}
 BOOTSTRAP, STUDENT_T = "bootstrap over sequences", "t over sequences"
 NUM_SHOWN = 3  # texts of highest and of lowest likelihood
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "umap-learn", "matplotlib")
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Return a table.csv: the columns of COLUMNS, with a missing value where a number has no such thing."""
-    return pd.read_csv(path, dtype=COLUMNS, float_precision="round_trip")
-
-
-# ------------------------------------------------------------------------------------------------ its rows
 
 
 class Evaluated:
@@ -209,100 +183,18 @@ def provenance(run: Run) -> dict:
 def write(run: Run) -> None:
     """Write table.csv, texts.json and provenance.json of a run whose samples and scores are complete."""
     table, texts = summarise(run)
-    files.write_bytes(run.paths.results / "table.csv", table.to_csv(index=False).encode())
+    files.write_bytes(run.paths.results / "table.csv", table.to_csv(index=False, lineterminator="\n").encode())
     files.write_json(run.paths.results / "texts.json", texts)
     files.write_json(run.paths.results / "provenance.json", provenance(run))
-
-
-# ------------------------------------------------------------------------------------------------- Markdown
-
-
-def estimates(table: pd.DataFrame, quantity: str, **which: object) -> dict[tuple, dict[int, Estimate]]:
-    """Return {(model, temperature): {seed: estimate}} of a quantity per token, not by position, in the table's order.
-
-    which: values of columns to which it is restricted. p* has seed -1.
-    """
-    chosen = (table["quantity"] == quantity) & (table["unit"] == PER_TOKEN) & table["position"].isna()
-    for column, value in which.items():
-        chosen &= table[column] == value
-    found: dict[tuple, dict[int, Estimate]] = {}
-    for row in table[chosen].itertuples():
-        seed = -1 if pd.isna(row.seed) else int(row.seed)
-        estimate = Estimate(row.value, row.low, row.high)
-        found.setdefault((row.model, row.temperature), {})[seed] = estimate
-    return found
-
-
-def _markdown(header: list[str], rows: list[list[object]]) -> str:
-    lines = [f"| {' | '.join(map(str, row))} |" for row in [header, *rows]]
-    return "\n".join([lines[0], f"|{'---|' * len(header)}", *lines[1:]])
-
-
-def _of_truth(table: pd.DataFrame) -> list[str]:
-    """Return the cells of p* on itself."""
-    own = estimates(table, "recall", model=GROUND_TRUTH)[GROUND_TRUTH, 1.0][-1]
-    return [str(own), str(own), f"{-own.value:.3f}", "0", "0"]
-
-
-def table_over_seeds(table: pd.DataFrame) -> str:
-    """Return the means over seeds in Markdown: a row a model, per token, in nats."""
-    found = {quantity: estimates(table, quantity, temperature=1.0) for quantity in QUANTITIES}
-    rows = [
-        [model, *(over_seeds(list(found[quantity][model, tau].values())) for quantity in QUANTITIES)]
-        for model, tau in found["precision"]
-        if model != GROUND_TRUTH
-    ]
-    return _markdown(["model", *QUANTITIES.values()], [*rows, ["p* on itself (over sequences)", *_of_truth(table)]])
-
-
-def table_of_models(table: pd.DataFrame) -> str:
-    """Return the result in Markdown: a row a model and seed, per token, in nats."""
-    found = {quantity: estimates(table, quantity, temperature=1.0) for quantity in QUANTITIES}
-    stops = table[(table["quantity"] == "stop_rate") & (table["temperature"] == 1)]
-    stops = {(row.model, -1 if pd.isna(row.seed) else int(row.seed)): f"{row.value:.1%}" for row in stops.itertuples()}
-    rows = []
-    for (model, tau), by_seed in found["precision"].items():
-        for seed in by_seed if model != GROUND_TRUTH else ():
-            values = [found[quantity][model, tau][seed] for quantity in QUANTITIES]
-            numbers = [*values[:2], *(f"{value.value:.3f}" for value in values[2:])]
-            rows.append([model, seed, *numbers, stops[model, seed]])
-    rows.append(["p* on itself", "", *_of_truth(table), stops[GROUND_TRUTH, -1]])
-    return _markdown(["model", "seed", *QUANTITIES.values(), "stops"], rows)
-
-
-def table_of_control(table: pd.DataFrame) -> str:
-    """Return the models that were sampled at tau themselves in Markdown, a row each, per token, in nats."""
-    precision, recall, entropy = (estimates(table, quantity) for quantity in ("precision", "recall", "entropy"))
-    rows = [
-        [model, f"{tau:g}", seed, precision[model, tau][seed], recall[model, tau][seed], f"{of_seed.value:.3f}"]
-        for (model, tau), by_seed in entropy.items()
-        if model in pipeline.CONTROLS
-        for seed, of_seed in by_seed.items()
-    ]
-    rows.sort(key=lambda row: (row[2], pipeline.CONTROLS.index(row[0]), float(row[1])))
-    return _markdown(["model sampled at", "tau", "seed", "precision", "recall", "H"], rows)
-
-
-def ordering(table: pd.DataFrame, temperatures: tuple[float, ...]) -> list[str]:
-    """Return, for precision and for recall, the students from highest to lowest, and if that is the paper's order."""
-    selective_first = [student_name(tau) for tau in sorted(temperatures)] + [DIRECT]
-    lines = []
-    for quantity, expected in (("precision", selective_first), ("recall", selective_first[::-1])):
-        found = estimates(table, quantity, temperature=1.0)
-        means = {name: np.mean([each.value for each in found[name, 1.0].values()]) for name in expected}
-        ordered = sorted(means, key=means.get, reverse=True)
-        verdict = "the paper's order" if ordered == expected else f"the paper's order is {' > '.join(expected)}"
-        lines.append(f"{quantity}: {' > '.join(ordered)} ({verdict})")
-    return lines
 
 
 def report(run: Run) -> str:
     """Return what stage 4 prints, from the run's table."""
     table, e = read_table(run.paths.results / "table.csv"), run.experiment
-    lines = ["", "nats per token; 95 % bootstrap intervals over sequences", "", table_of_models(table), ""]
+    lines = ["", "nats per token; 95 % bootstrap intervals over sequences; tau is what a model was sampled at", ""]
+    lines += [table_of_seeds(table), ""]
     if e.num_seeds > 1:
         lines += [f"mean and 95 % interval over {e.num_seeds} seeds", "", table_over_seeds(table), ""]
-    lines += ["without distillation, sampled at tau", "", table_of_control(table), "", *ordering(table, e.temperatures)]
     gap = table[(table["quantity"] == "sampling_gap_max") & (table["temperature"] == 1)]["value"].max()
     lines.append(
         f"log-probability at the draw against its float32 score: at most {gap:.2g} nats per token apart in any sequence"

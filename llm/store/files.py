@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-import psutil
-
 HOST = socket.gethostname().replace(".", "_")
 LEFTOVER = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")  # the names that `atomic` gives
 
@@ -79,6 +77,14 @@ def size(path: Path) -> int:
     return sum(part.stat().st_size for part in parts if part.is_file())
 
 
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except OSError as error:
+        return error.errno == errno.EPERM  # another user's
+    return True
+
+
 def remove_leftovers(root: Path, alone: bool) -> None:
     """Remove what killed processes left of `atomic` below root.
 
@@ -86,7 +92,7 @@ def remove_leftovers(root: Path, alone: bool) -> None:
     """
     for path in list(root.rglob(".*.tmp")):
         made = LEFTOVER.fullmatch(path.name)
-        if made is None or not (alone or (made["host"] == HOST and not psutil.pid_exists(int(made["pid"])))):
+        if made is None or not (alone or (made["host"] == HOST and not _is_alive(int(made["pid"])))):
             continue
         if path.is_dir():
             shutil.rmtree(path)

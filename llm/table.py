@@ -1,0 +1,69 @@
+"""The results of a run as one tidy table, and its Markdown. Needs no torch.
+
+results/table.csv has a row for each number: of which model (and seed, epoch, temperature that it was sampled at), which
+quantity in which unit, at which position where it is by position, the value, its 95 % interval and what that is over,
+and of how many sequences. It is made by llm/results.py.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from llm.distributions import GROUND_TRUTH
+from llm.metrics import QUANTITIES, Estimate, over_seeds
+
+COLUMNS = {
+    "model": "string",
+    "seed": "Int64",
+    "epoch": "Int64",
+    "temperature": "float64",
+    "quantity": "string",
+    "unit": "string",
+    "position": "Int64",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "interval": "string",
+    "num_sequences": "Int64",
+}
+PER_TOKEN, PER_SEQUENCE = "nats per token", "nats per sequence"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a table.csv: the columns of COLUMNS, with a missing value where a number has no such thing."""
+    return pd.read_csv(path, dtype=COLUMNS)
+
+
+def estimates(table: pd.DataFrame, quantity: str) -> dict[tuple[str, float], list[Estimate]]:
+    """Return {(model, temperature): an estimate a seed} of a quantity per token, in the order of the table."""
+    chosen = table[(table["quantity"] == quantity) & (table["unit"] == PER_TOKEN) & table["position"].isna()]
+    found: dict[tuple[str, float], list[Estimate]] = {}
+    for row in chosen.itertuples():
+        found.setdefault((row.model, row.temperature), []).append(Estimate(row.value, row.low, row.high))
+    return found
+
+
+def _markdown(header: list[str], rows: list[list[object]]) -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in [header, *rows]]
+    return "\n".join([lines[0], f"|{'---|' * len(header)}", *lines[1:]])
+
+
+def table_of_seeds(table: pd.DataFrame) -> str:
+    """Return every distribution and seed in Markdown, per token, in nats; those at tau below 1 are the control."""
+    found = [estimates(table, quantity) for quantity in QUANTITIES]
+    rows = []
+    for model, tau in found[0]:
+        of_model = [of_quantity.get((model, tau), [0]) for of_quantity in found]
+        for seed, values in enumerate(zip(*of_model, strict=True)):
+            rows.append([model, f"{tau:g}", "" if model == GROUND_TRUTH else seed, *values])
+    return _markdown(["model", "tau", "seed", *QUANTITIES.values()], rows)
+
+
+def table_over_seeds(table: pd.DataFrame) -> str:
+    """Return the means over seeds in Markdown: a row a model at temperature 1, per token, in nats."""
+    found = [estimates(table, quantity) for quantity in QUANTITIES]
+    names = [model for model, tau in found[0] if tau == 1 and model != GROUND_TRUTH]
+    rows = [[model, *(over_seeds(of_quantity[model, 1.0]) for of_quantity in found)] for model in names]
+    own = found[0][GROUND_TRUTH, 1.0][0]
+    rows.append(["p* on itself (over sequences)", own, own, f"{-own.value:.3f}", 0, 0])
+    return _markdown(["model", *QUANTITIES.values()], rows)
