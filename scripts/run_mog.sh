@@ -6,9 +6,9 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 [[ -n ${VIRTUAL_ENV:-} ]] || bash "$repository/scripts/setup.sh"
 source "$repository/scripts/environment.sh"
-need nbclient ipykernel numpy scipy sklearn matplotlib tqdm
+need nbclient ipykernel numpy scipy sklearn matplotlib tqdm yaml pydantic
 
 # Hundreds of small fits gain nothing from threads, and lose much to them where the machine is busy.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-python "$repository/scripts/execute_notebook.py" "$repository/MoG/KD_MoG.ipynb"
+python -m scripts.figures.execute_notebook "$repository/MoG/KD_MoG.ipynb"

@@ -16,7 +16,7 @@ from scipy import integrate, stats
 from llm.config import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "MoG" / "KD_MoG.ipynb"
-EXECUTE = REPOSITORY / "scripts" / "execute_notebook.py"
+EXECUTE = [sys.executable, "-m", "scripts.figures.execute_notebook"]
 CAN_IMPORT = {"numpy", "scipy", "sklearn", "matplotlib", "IPython", "ipywidgets"}
 
 
@@ -42,7 +42,7 @@ def two_runs(tmp_path_factory):
     for root in roots:
         (root / "figs").mkdir()
         without_outputs(root / "MoG" / NOTEBOOK.name)
-        command = [sys.executable, str(EXECUTE), str(root / "MoG" / NOTEBOOK.name)]
+        command = [*EXECUTE, str(root / "MoG" / NOTEBOOK.name)]
         started.append(subprocess.Popen(command, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True))
     for process in started:
         _, errors = process.communicate()
@@ -229,19 +229,19 @@ def test_a_failing_cell_fails_the_run_and_changes_nothing(tmp_path):
     path = tmp_path / "broken.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
     before = path.read_bytes()
-    done = run(sys.executable, str(EXECUTE), str(path), PYTHONPATH=str(REPOSITORY))
+    done = run(*EXECUTE, str(path))
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr and "the notebook is unchanged" in done.stderr
     assert path.read_bytes() == before
 
 
 def test_no_notebook_is_one_line(tmp_path):
-    done = run(sys.executable, str(EXECUTE), str(tmp_path / "none.ipynb"), PYTHONPATH=str(REPOSITORY))
+    done = run(*EXECUTE, str(tmp_path / "none.ipynb"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1
 
 
 def test_the_readme_shows_the_stored_results():
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "MoG" / "README.md").read_text()
     seeds = json.loads((REPOSITORY / "MoG" / "results.json").read_text())["seeds"]
     for row, band in seeds.items():
         if ", as " in row:

@@ -1,0 +1,164 @@
+"""The results of a run, as the figures, the claims and the report read them from a folder.
+
+The folder holds table.csv (every number), texts.json, provenance.json and, where a run was gathered
+(scripts/analysis/gather.py), embeddings.csv; released.csv where the released code was compared. Needs no torch.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llm import metrics
+from llm.config import REPOSITORY
+from llm.distributions import DIRECT, TEACHER, student_name
+from llm.metrics import Estimate
+from llm.processes import UsageError
+from llm.table import COLUMNS, PER_SEQUENCE, read_table
+
+COMMITTED = REPOSITORY / "figs" / "results"
+MIXTURE = REPOSITORY / "MoG" / "results.json"
+GATHER = "run python -m scripts.analysis.gather, or git checkout figs/results for the committed one"
+
+Series = dict[int | None, Estimate]  # one quantity of one model: its estimate within each seed (of p*: None)
+
+
+def over_seeds(series: Series) -> Estimate:
+    """Return the mean of a series with its interval over seeds; of one seed, its own estimate."""
+    return metrics.over_seeds(list(series.values()))
+
+
+def _seed(value: Any) -> int | None:
+    return None if pd.isna(value) else int(value)
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file."""
+    return json.loads(path.read_text())
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder of results. Each part is read when it is first needed; UsageError where it is missing or damaged.
+
+    made_by: what the error tells the user to run.
+    """
+
+    directory: Path
+    made_by: str = GATHER
+
+    def read(self, name: str, read: Callable[[Path], Any]) -> Any:
+        """Return what a function reads from a file of the folder. UsageError where it is missing or damaged."""
+        path = self.directory / name
+        try:
+            return read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(f"no {path}: {self.made_by}") from None
+        except (ValueError, KeyError):
+            raise UsageError(f"{path} is damaged: {self.made_by}") from None
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Return table.csv, with the columns of `llm.table.COLUMNS`."""
+
+        def read(path: Path) -> pd.DataFrame:
+            table = read_table(path)
+            if list(table) != list(COLUMNS):
+                raise ValueError
+            return table
+
+        return self.read("table.csv", read)
+
+    @cached_property
+    def texts(self) -> list[dict]:
+        """Return some sample texts of each model and seed: {"model", "seed", "texts": [{"text", "precision"}]}."""
+        return self.read("texts.json", read_json)
+
+    @cached_property
+    def provenance(self) -> dict:
+        """Return the run's "experiment", "machine", "seconds", "versions", "commit" and "hashes"."""
+        return self.read("provenance.json", read_json)
+
+    @cached_property
+    def embeddings(self) -> dict[str, np.ndarray]:
+        """Return {model: [n, d]}: principal components of the embeddings of p*'s and seed 0's samples."""
+
+        def read(path: Path) -> dict[str, np.ndarray]:
+            groups = pd.read_csv(path).groupby("model", sort=False)
+            return {model: rows.drop(columns="model").to_numpy() for model, rows in groups}
+
+        return self.read("embeddings.csv", read)
+
+    @cached_property
+    def released(self) -> pd.DataFrame | None:
+        """Return what each deviation of the released code is worth; None where that was not measured."""
+        if not (self.directory / "released.csv").is_file():
+            return None
+        found = self.read("released.csv", pd.read_csv)
+        return None if found.empty else found
+
+    @cached_property
+    def mixture(self) -> dict:
+        """Return the numbers of the mixture of Gaussians, which its notebook writes."""
+        return Results(MIXTURE.parent, "run bash scripts/run_mog.sh").read(MIXTURE.name, read_json)
+
+    # ------------------------------------------------------------------------------------- which models there are
+
+    @cached_property
+    def taus(self) -> dict[str, float]:
+        """Return {distilled student: its tau}, from the most selective teacher to the least."""
+        measured = self.table.loc[self.table["quantity"] == "training_set_entropy", "temperature"]
+        return {student_name(tau): tau for tau in sorted(set(measured))}
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Return {model: short name} in the order of the figures: teacher, direct student, distilled students."""
+        return {TEACHER: "teacher", DIRECT: "direct"} | {name: rf"$\tau={tau:g}$" for name, tau in self.taus.items()}
+
+    @cached_property
+    def evaluated(self) -> dict[tuple[str, int], int]:
+        """Return {(model, seed): the selected epoch} of every model that was trained, in the order of the table."""
+        rows = self.table[(self.table["quantity"] == "precision") & (self.table["temperature"] == 1)]
+        rows = rows[rows["seed"].notna()].drop_duplicates(["model", "seed"])
+        return {(row.model, int(row.seed)): int(row.epoch) for row in rows.itertuples()}
+
+    @cached_property
+    def num_seeds(self) -> int:
+        """Return how many seeds were evaluated."""
+        return len({seed for _, seed in self.evaluated})
+
+    # ----------------------------------------------------------------------------------------------- numbers
+
+    def rows(self, quantity: str, model: str, temperature: float = 1.0) -> pd.DataFrame:
+        """Return the table's rows of one quantity of one model, per token where it is in nats.
+
+        UsageError where there are none.
+        """
+        table = self.table
+        which = (table["quantity"] == quantity) & (table["model"] == model) & (table["temperature"] == temperature)
+        found = table[which & (table["unit"] != PER_SEQUENCE)]
+        if found.empty:
+            missing = f"no {quantity} of {model} at temperature {temperature:g}"
+            raise UsageError(f"{self.directory / 'table.csv'} has {missing}: {self.made_by}")
+        return found
+
+    def series(self, quantity: str, model: str, temperature: float = 1.0) -> Series:
+        """Return a quantity's estimate within each seed; low and high are nan where it has no interval."""
+        rows = self.rows(quantity, model, temperature)
+        rows = rows.loc[rows["position"].isna(), ["seed", "value", "low", "high"]]
+        return {_seed(seed): Estimate(*estimate) for seed, *estimate in rows.itertuples(index=False)}
+
+    def mean(self, quantity: str, model: str, temperature: float = 1.0) -> Estimate:
+        """Return a quantity's mean over seeds with its interval; of one seed, its own estimate."""
+        return over_seeds(self.series(quantity, model, temperature))
+
+    def by_position(self, quantity: str, model: str) -> dict[int | None, pd.DataFrame]:
+        """Return {seed: the rows of a quantity at each position, in order}."""
+        rows = self.rows(quantity, model)
+        groups = rows[rows["position"].notna()].groupby("seed", dropna=False)
+        return {_seed(seed): group for seed, group in groups}

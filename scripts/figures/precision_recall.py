@@ -1,0 +1,57 @@
+"""The paper's figure 4: precision against recall, a point a model, from results/table.csv alone.
+
+    python -m scripts.figures.precision_recall --profile cpu
+
+The distilled students are joined in the order of tau. Of one seed, bars are 95 % bootstrap intervals over sequences; of
+several, they are 95 % intervals over seeds around the mean, and each seed is a faint point. Needs no torch.
+"""
+
+from llm import config
+from llm.distributions import DIRECT, TEACHER
+from llm.processes import run_entry, say
+from llm.store.paths import Paths
+from scripts.analysis.results import Results
+
+RECALL = r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)"
+PRECISION = r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)"
+MEANINGS = {TEACHER: r"teacher $p'$", DIRECT: r"student $p''$, direct on $D$"}
+DISTILLED = r"student $p''$, distilled at $\tau$"
+
+
+def draw(results: Results):
+    """Return the figure: a mark for every model, a line through the distilled students."""
+    from scripts.analysis.style import COLOURS, COLUMN_INCHES, MARKERS, mark, plt
+
+    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES))
+    line = []
+    for name, label in results.labels.items():
+        recall, precision = (results.series(quantity, name) for quantity in ("recall", "precision"))
+        colour = COLOURS.get(name, COLOURS["student"])
+        place = mark(axes, recall, precision, MARKERS.get(name, "o"), colour, MEANINGS.get(name, DISTILLED))
+        if name in results.taus:
+            line.append(place)
+            axes.annotate(label, place, xytext=(-6, -13), textcoords="offset points", ha="right")
+    axes.plot(*zip(*line, strict=True), color=COLOURS["student"], alpha=0.5, zorder=1)
+    axes.set(xlabel=RECALL, ylabel=PRECISION)
+    axes.margins(0.12)
+    handles, names = axes.get_legend_handles_labels()
+    unique = dict(zip(names, handles, strict=True))
+    axes.legend(unique.values(), unique.keys(), loc="best")
+    return figure
+
+
+def main() -> None:
+    _, root, args = config.parse(__doc__)
+    paths, name = Paths(root), "precision_recall"
+    source = paths.results / "table.csv"
+    if args.dry_run:
+        return say(f"draw {source} -> {paths.figures / name}.png and .pdf")
+    figure = draw(Results(paths.results, "run bash run_eval_precision_and_recall.sh first"))
+    from scripts.analysis.style import save
+
+    save(figure, paths.figures, name)
+    say(f"table: {source}\nfigure: {paths.figures / name}.png and .pdf")
+
+
+if __name__ == "__main__":
+    run_entry(main)

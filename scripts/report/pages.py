@@ -1,0 +1,108 @@
+"""A report as pages: report.html, which needs no other file, and report.md, by the templates beside this module."""
+
+import base64
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image, UnidentifiedImageError
+
+from llm.metrics import Estimate
+from llm.processes import UsageError
+from scripts.analysis.claims import Verdict
+
+Cell = str | Estimate | Verdict
+# What colours a verdict in the HTML; its words say it without colour.
+TONES = {Verdict.VALUE: "good", Verdict.DIRECTION: "good", Verdict.NOT_SEPARATED: "open", Verdict.CONTRADICTED: "bad"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """caption: what it shows.  header: the names of its columns.  rows: cells, the first of which names the row.
+
+    stacked: on a narrow screen a row's cells stand below one another, each after its column's name. For rows of
+    sentences; rows of numbers are compared down a column, and scroll.  title: a heading above it.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    stacked: bool = False
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.header) for row in self.rows):
+            raise ValueError(f"a row of the table {self.caption!r} has not {len(self.header)} cells")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """path: a PNG file.  alt: what a reader would see.  reading: what it says."""
+
+    path: Path
+    alt: str
+    reading: str
+
+    def read(self) -> tuple[str, int, int]:
+        """Return the file in base64, and its width and height in pixels. UsageError where there is no such PNG."""
+        try:
+            data = self.path.read_bytes()
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                return base64.b64encode(data).decode(), *image.size
+        except FileNotFoundError:
+            raise UsageError(f"no {self.path}: run bash scripts/make_figures.sh first") from None
+        except UnidentifiedImageError:
+            raise UsageError(f"{self.path} is not a PNG: run bash scripts/make_figures.sh again") from None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: paragraphs (plain strings), tables and figures."""
+
+    title: str
+    blocks: Sequence[str | Table | Figure]
+
+    @property
+    def name(self) -> str:
+        """Return what links to it."""
+        return re.sub(r"\W+", "-", self.title.lower()).strip("-")
+
+
+def printable(value: object) -> object:
+    """Return text with control characters and halves of surrogate pairs replaced: a model may generate anything."""
+    if not isinstance(value, str):
+        return value
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in value)
+
+
+def marked(value: Cell) -> str:
+    """Return text in which nothing is Markdown: on one line, its special characters escaped."""
+    if isinstance(value, Estimate):
+        return str(value)
+    text = re.sub(r"\s*\n\s*", " ⏎ ", value.strip("\n"))
+    return re.sub(r"([\\`*\[\]<|&$~#]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def render(title: str, sections: Sequence[Section], directory: Path) -> dict[str, str]:
+    """Return {file: page} for a directory, from which the Markdown links figures. UsageError where one is missing."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name.endswith(".html.j2"),
+        finalize=printable,  # every value that a template prints goes through it
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {
+        "marked": marked,
+        "address": lambda path: Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix(),
+    }
+    for kind in (Estimate, Figure, Verdict):
+        templates.tests[kind.__name__.lower()] = lambda value, kind=kind: isinstance(value, kind)
+    values = dict(title=title, sections=sections, tones=TONES)
+    return {name: templates.get_template(f"{name}.j2").render(values) for name in ("report.html", "report.md")}

@@ -1,0 +1,238 @@
+"""The tables of the report, from the numbers of our results."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
+from llm.metrics import DISTINCT, QUANTITIES, REPETITION, Estimate
+from scripts.analysis.claims import READINGS, RULE, Claim, Sign, Verdict
+from scripts.analysis.results import Results
+from scripts.report.pages import Cell, Table
+
+# Each k-NN metric, and the likelihood that asks the same question of a student.
+COUNTERPARTS = {"precision": "precision", "density": "precision", "recall": "recall", "coverage": "recall"}
+SIGNS = {Sign.HIGHER: "above 0", Sign.LOWER: "below 0"}
+
+
+def interval_of(results: Results) -> str:
+    """Return what the intervals of a table are over."""
+    if results.num_seeds > 1:
+        return f"means and 95 % t intervals over {results.num_seeds} seeds"
+    return "one seed, 95 % intervals within its run"
+
+
+def means(results: Results, model: str, temperature: float = 1.0) -> list[Estimate]:
+    """Return a model's mean over seeds of each of QUANTITIES, nats per token."""
+    return [results.mean(quantity, model, temperature) for quantity in QUANTITIES]
+
+
+# ---------------------------------------------------------------------------------------------------- claims
+
+
+def claims_blocks(claims: list[Claim]) -> list[str | Table]:
+    """Return the table of all claims, the rule of their verdicts, and a table for each claim."""
+    counts = {verdict: sum(claim.verdict is verdict for claim in claims) for verdict in Verdict}
+    summary = [[str(k), claim.title, claim.paper, claim.verdict] for k, claim in enumerate(claims, 1)]
+    blocks = [
+        f"{len(claims)} claims of the paper: {', '.join(f'{num} {each}' for each, num in counts.items() if num)}.",
+        Table("The claims and their verdicts", ["claim", "what", "the paper", "verdict"], summary, stacked=True),
+        f"The rule. {RULE}",
+    ]
+    header = ["comparison", "the paper", "ours", "interval", "verdict"]
+    for k, claim in enumerate(claims, 1):
+        rows = []
+        for each in claim.comparisons:
+            paper = SIGNS[each.paper] if isinstance(each.paper, Sign) else f"{each.paper:.2f}"
+            rows.append([each.what, paper, each.ours, each.basis, each.verdict])
+        title = f"{k}. {claim.title}"
+        blocks.append(Table(f"Claim {k}, {claim.verdict}", header, rows, stacked=True, title=title))
+    return blocks
+
+
+# ---------------------------------------------------------------------------------------------------- the run
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def setting(value: object) -> str:
+    """Return a field of the experiment as text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def run(provenance: dict) -> Table:
+    """Return what was run, in short; all of it is in `settings`."""
+    experiment = provenance["experiment"]
+    facts = [
+        ["ground truth p*", setting(experiment["ground_truth"])],
+        ["training sequences", f"{experiment['num_train']:,}, of at most {experiment['max_length']:,} tokens"],
+        ["test sequences", f"{experiment['num_test']:,} of p* and as many of each model"],
+        ["temperatures τ", ", ".join(f"{tau:g}" for tau in sorted(experiment["temperatures"]))],
+        ["chains of teacher and students", f"{experiment['num_seeds']}, of experiment seed {experiment['seed']}"],
+        ["machine", provenance["machine"]],
+        ["sampling, training and scoring", duration(provenance["seconds"])],
+        ["commit", provenance["commit"]],
+    ]
+    return Table("The run of the language models", ["what", "value"], facts)
+
+
+def settings(provenance: dict) -> list[Table]:
+    """Return every field of the experiment, the packages' versions, and the hashes of the run's files."""
+    fields = [[name, setting(value)] for name, value in provenance["experiment"].items()]
+    versions, hashes = (list(provenance[part].items()) for part in ("versions", "hashes"))
+    return [
+        Table("The experiment's settings (lengths in tokens, batches in sequences)", ["field", "value"], fields),
+        Table("Versions", ["package", "version"], versions),
+        Table("What was read, by its SHA-256", ["file", "SHA-256"], hashes),
+    ]
+
+
+# ------------------------------------------------------------------------------------- mixture of Gaussians
+
+
+def mixture(mog: dict) -> Table:
+    """Return the published table beside ours, in nats per sample."""
+    rows = []
+    for name, each in sorted(mog["table"].items()):
+        found = (mog["seeds"][f"{name}, {reading}"] for reading in READINGS)
+        ours = ("{median:.2f} [{low:.2f}, {high:.2f}]".format(**numbers) for numbers in found)
+        rows.append([f"{name.replace(' ', ', ')} student", f"{each['published']:.2f}", *ours])
+    caption = f"nats per sample; ours are medians and 95 % ranges over {mog['seeds']['num_seeds']:,} seeds"
+    return Table(caption, ["", "published", "ours, scored as published", "ours, as the paper defines it"], rows)
+
+
+# ------------------------------------------------------------------------------------------ language models
+
+
+def models(results: Results) -> list[Table]:
+    """Return precision, recall and their terms of every run, and, of several seeds, their means."""
+    series = {name: [results.series(quantity, name) for quantity in QUANTITIES] for name in results.labels}
+    rows: list[list[Cell]] = []
+    for (name, seed), epoch in results.evaluated.items():
+        stops = f"{results.series('stop_rate', name)[seed].value:.1%}"
+        rows.append([name, str(seed), str(epoch), *(each[seed] for each in series[name]), stops])
+    truth = [results.mean(quantity, GROUND_TRUTH) for quantity in ("precision", "recall", "entropy")]
+    rows.append(["p* on itself", "", "", *truth, "0", "0", f"{results.mean('stop_rate', GROUND_TRUTH).value:.1%}"])
+    header = ["model", "seed", "epoch", *QUANTITIES.values(), "stops"]
+    tables = [Table("Every run: nats per token, 95 % bootstrap intervals over sequences", header, rows)]
+    if results.num_seeds > 1:
+        caption = f"Over seeds: nats per token, {interval_of(results)}"
+        over_seeds = [[name, *means(results, name)] for name in results.labels]
+        tables.append(Table(caption, ["model", *QUANTITIES.values()], over_seeds))
+    return tables
+
+
+def control(results: Results) -> Table:
+    """Return the same of the teacher and the direct student where they are sampled at each tau."""
+    rows = [
+        [name, f"{tau:g}", *means(results, name, tau)] for name in (TEACHER, DIRECT) for tau in results.taus.values()
+    ]
+    caption = f"Sampled at τ, without distillation: nats per token, {interval_of(results)}"
+    return Table(caption, ["model", "τ", *QUANTITIES.values()], rows)
+
+
+def teacher_entropy(results: Results) -> Table:
+    """Return the entropy of the distilled students' training sets."""
+    rows = [[f"{tau:g}", results.mean("training_set_entropy", TEACHER, tau)] for tau in results.taus.values()]
+    return Table(f"Entropy of D'_τ: nats per token, {interval_of(results)}", ["τ", "entropy"], rows)
+
+
+def perplexity(results: Results) -> Table:
+    """Return the perplexity of each model and seed, by epoch."""
+    rows = []
+    for (name, seed), selected in results.evaluated.items():
+        measured = results.rows("perplexity", name)
+        measured = measured[measured["seed"] == seed]
+        by_epoch = dict(zip(measured["epoch"], measured["value"], strict=True))
+        listed = ", ".join(f"{epoch}: {value:.2f}" for epoch, value in by_epoch.items())
+        rows.append([name, str(seed), str(selected), f"{by_epoch[selected]:.2f}", listed])
+    header = ["model", "seed", "selected epoch", "perplexity", "by epoch"]
+    return Table("Perplexity per token on validation samples of p*, by which checkpoints are selected", header, rows)
+
+
+def rank_correlation(results: Results, metric: str) -> float:
+    """Return Spearman's rank correlation of a k-NN metric with its counterpart over the students.
+
+    A student is one point: the means over its seeds. NaN where either is the same for all students.
+    """
+    from scipy.stats import spearmanr
+
+    ours, theirs = (
+        [results.mean(quantity, name).value for name in (DIRECT, *results.taus)]
+        for quantity in (f"knn_{metric}", COUNTERPARTS[metric])
+    )
+    same = len(set(ours)) == 1 or len(set(theirs)) == 1
+    return float("nan") if same else float(spearmanr(ours, theirs).statistic)
+
+
+def manifold(results: Results) -> list[Table]:
+    """Return the k-NN metrics of the students, and how they rank them against the likelihoods."""
+    students = [DIRECT, *results.taus]
+    rows = [[name, *(results.mean(f"knn_{metric}", name) for metric in COUNTERPARTS)] for name in students]
+    correlations = []
+    for metric, counterpart in COUNTERPARTS.items():
+        value = rank_correlation(results, metric)
+        shown = "undefined" if np.isnan(value) else f"{value:+.2f}"
+        correlations.append([f"k-NN {metric}", f"{counterpart}, nats per token", shown, str(len(students))])
+    caption = "Spearman's rank correlation over the students, a point a student (means over its seeds)"
+    return [
+        Table(f"k-NN metrics against p*'s test samples: {interval_of(results)}", ["model", *COUNTERPARTS], rows),
+        Table(caption, ["k-NN metric", "likelihood metric", "correlation", "students"], correlations),
+    ]
+
+
+def samples(results: Results) -> Table:
+    """Return what the samples of each model are like, the means over its seeds."""
+    rows = []
+    orders = {f"rep-{n}": f"repetition_{n}" for n in REPETITION} | {f"distinct-{n}": f"distinct_{n}" for n in DISTINCT}
+    for name in (GROUND_TRUTH, *results.labels):
+        stops, tokens = (results.mean(quantity, name).value for quantity in ("stop_rate", "mean_length"))
+        shares = (f"{results.mean(quantity, name).value:.3f}" for quantity in orders.values())
+        gap = max(each.value for each in results.series("sampling_gap_max", name).values())
+        label = "p*" if name == GROUND_TRUTH else name
+        rows.append([label, f"{stops:.1%}", f"{tokens:.1f}", *shares, f"{gap:.2g}"])
+    caption = (
+        "Samples, means over seeds: share that ends by itself, generated tokens, repetition within a sequence, "
+        "distinct n-grams in the set, and the largest gap per token from log-probability at the draw to float32 score"
+    )
+    return Table(caption, ["model", "stops", "tokens", *orders, "gap"], rows)
+
+
+def texts(results: Results) -> list[Table]:
+    """Return the texts of p* and of one seed of every model."""
+    _, first = next(iter(results.evaluated))
+    tables = []
+    for each in results.texts:
+        if each["seed"] in (None, first):
+            name = "p*" if each["model"] == GROUND_TRUTH else f"{each['model']}, seed {first}"
+            rows = [[f"{text['precision']:.3f}", text["text"]] for text in each["texts"]]
+            tables.append(Table(name, ["log p* per token", "text"], rows))
+    return tables
+
+
+# --------------------------------------------------------------------------------------- the released code
+
+
+def released_blocks(rows: pd.DataFrame) -> list[str | Table]:
+    """Return what each deviation from the released code is worth. rows: of released.csv, one a side of a quantity."""
+    table, names, sides = [], ["deviation", "what", "quantity"], ["ours", "released", "difference"]
+    for key, group in rows.groupby(names, sort=False):
+        values = group.set_index("side").loc[sides, ["value", "low", "high"]].to_numpy()
+        table.append([*key, *(f"{each[0]:.4g}" if np.isnan(each[1]) else Estimate(*each) for each in values)])
+    estimated = [row for row in table if isinstance(row[-1], Estimate)]
+    apart = [f"{row[2]} with {row[0]}" for row in estimated if not row[-1].low <= 0 <= row[-1].high]
+    header = [*names, "ours", "as released", "difference"]
+    return [
+        "Each row does one thing as the released code does, and everything else as ours. The difference in recall "
+        "has a paired interval, since both score the same test samples; that in precision has not, since each "
+        f"draws its own. Of {len(estimated)} such differences, those whose interval leaves out 0: "
+        f"{', '.join(apart) or 'none'}.",
+        Table("What each deviation from the released code is worth", header, table, stacked=True),
+    ]

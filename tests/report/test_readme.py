@@ -1,0 +1,33 @@
+"""The README's tables and sentences are those of the committed results."""
+
+from llm.config import REPOSITORY
+from llm.table import table_over_seeds
+from scripts.analysis.claims import claims
+from scripts.analysis.results import COMMITTED, Results
+
+RESULTS = Results(COMMITTED)
+README, OF_SCRIPTS = ((REPOSITORY / name).read_text() for name in ("README.md", "scripts/README.md"))
+
+
+def test_readme_and_its_tables_are_of_the_committed_result():
+    assert table_over_seeds(RESULTS.table) in README
+    assert all(f"| {claim.title} | {claim.verdict} |" in README for claim in claims(RESULTS))
+    assert all((REPOSITORY / "figs" / name).is_file() for name in ("precision_recall.png", "overview.png"))
+
+
+def test_the_readme_says_what_each_deviation_from_the_released_code_is_worth():
+    readme, rows = (
+        " ".join(OF_SCRIPTS.split()),
+        RESULTS.released.set_index(["deviation", "quantity", "side"]).sort_index(),
+    )
+    recall = rows.loc["released initialisation", "recall", "difference"]
+    padding = rows["value"]["padding scored in perplexity", "perplexity on validation"]
+    again = "end of sequence dropped, text tokenised again", "share of D whose ids change, EOS aside"
+    stop = rows["value"]["end of sequence dropped", "stop rate"]
+    assert f"costs {-recall['value']:.3f} [{-recall['high']:.3f}, {-recall['low']:.3f}] of recall" in readme
+    assert f"perplexity {padding['released']:.1f} instead of {padding['ours']:.1f}" in readme
+    assert f"{rows['value'][*again, 'released']:.1%}".replace("%", " %") in readme
+    assert stop["released"] == 0 and f"no sample stops ({stop['ours']:.1%} do)".replace("%", " %") in readme
+    estimated = rows[rows["low"].notna()].xs("difference", level="side")
+    apart = estimated[(estimated["low"] > 0) | (estimated["high"] < 0)]
+    assert apart.index.tolist() == [("released initialisation", "recall")]

@@ -1,0 +1,219 @@
+"""The report's pages: whole, alike each time, readable by everyone, and made without torch."""
+
+import re
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import made_up
+import pytest
+from conftest import entry, run
+from PIL import Image
+
+from llm.metrics import Estimate
+from llm.processes import UsageError
+from scripts.analysis.claims import claims
+from scripts.analysis.results import Results
+from scripts.report import tables
+from scripts.report.__main__ import write
+from scripts.report.captions import FIGURES, relation
+from scripts.report.pages import Section, Table, render
+
+SHOWN = (
+    *("overview", "mog_panels", "precision_recall", "embeddings", "decomposition", "positions", "lengths"),
+    *("repetition", "control", "teacher_entropy", "mog_tradeoff", "mog_control"),
+)
+
+
+def test_a_sentence_states_only_a_direction_that_is_separated():
+    assert relation(Estimate(0.5, 0.1, 0.9)) == "higher by 0.500 [0.100, 0.900]"
+    assert relation(Estimate(-0.5, -0.9, -0.1)) == "lower by 0.500 [0.100, 0.900]"
+    assert relation(Estimate(-0.5, -0.9, 0.1)) == "not separated (difference -0.500 [-0.900, 0.100])"
+
+
+def test_rank_correlation_over_students(tmp_path):
+    """Metric 1, 2, 3, 4 against 1, 3, 2, 4: rho = 1 - 6 * 2 / (4 * 15) = 0.8."""
+    rows = [made_up.row("teacher", 0, "training_set_entropy", 1.0, temperature=tau) for tau in made_up.TAUS[:3]]
+    for model, ours, theirs in zip(made_up.STUDENTS, (1, 2, 3, 4), (1, 3, 2, 4), strict=False):
+        rows += [made_up.row(model, 0, "knn_density", ours, "ratio"), made_up.row(model, 0, "precision", theirs)]
+    assert tables.rank_correlation(made_up.table(tmp_path, rows), "density") == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(42.4, "42 s"), (90, "2 min"), (4321, "1 h 12 min"), (7199, "2 h 0 min")]
+)
+def test_durations(seconds, text):
+    assert tables.duration(seconds) == text
+
+
+# --------------------------------------------------------------------------------------------- the pages
+
+
+@pytest.fixture
+def made(tmp_path) -> Path:
+    """Return a directory with results and all of the figures."""
+    made_up.write(tmp_path / "results")
+    for k, name in enumerate(SHOWN):
+        Image.new("L", (40 + k, 30), "white").save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def written(made: Path, name: str = "report") -> Path:
+    write(Results(made / "results"), made, made / name)
+    return made / name
+
+
+class Page(HTMLParser):
+    """The page's elements, what is read aloud of it, and whether what was opened is closed."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, *tags: str) -> list[dict]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def test_the_pages_hold_every_claim_and_every_figure(made):
+    out = written(made)
+    page, markdown = Page((out / "report.html").read_text()), (out / "report.md").read_text()
+    found = claims(Results(made / "results"))
+    assert len(found) == 8
+    for k, claim in enumerate(found, 1):
+        assert f"{k}. {claim.title}" in page.text and f"Claim {k}, {claim.verdict}" in page.text
+        assert f"### {k}. Language" in markdown or f"### {k}. Mixture" in markdown
+        assert all(each.what in page.text for each in claim.comparisons)
+    images = page.all("img")
+    assert set(FIGURES) == set(SHOWN)
+    assert sorted(each["alt"] for each in images) == sorted(alt for alt, _ in FIGURES.values())
+    assert sorted(int(each["width"]) for each in images) == [40 + k for k in range(len(FIGURES))]
+    assert all(f"(<../{name}.png>)" in markdown for name in FIGURES)
+
+
+def test_the_page_loads_nothing(made):
+    page = Page((written(made) / "report.html").read_text())
+    addresses = [each[name] for _, each in page.elements for name in ("src", "href") if name in each]
+    assert addresses and all(re.match("data:|#", address) for address in addresses)
+    assert not page.all("script", "iframe", "object", "base")
+    assert "url(" not in page.text and "@import" not in page.text
+
+
+def test_the_page_can_be_read_by_ear_and_by_keyboard(made):
+    """Headings go down one level at a time, links and labels have their targets, what scrolls takes the focus."""
+    page = Page((written(made) / "report.html").read_text())
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    names = [each["id"] for _, each in page.elements if "id" in each]
+    assert len(names) == len(set(names))
+    targets = [each["href"][1:] for each in page.all("a")] + [
+        each["aria-labelledby"] for each in page.all("section", "div")
+    ]
+    assert set(targets) <= set(names) and targets[0] == "main"
+    assert all(each["tabindex"] == "0" and each["role"] == "region" for each in page.all("div"))
+    assert len(page.all("div")) == len(page.all("table")) == len(page.all("caption"))
+
+
+def test_the_same_results_give_the_same_bytes(made):
+    first, second = written(made, "first"), written(made, "second")
+    for name in ("report.html", "report.md"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_any_number_of_seeds_has_a_report(made, num_seeds):
+    made_up.write(made / "results", num_seeds, effect=-1.0)
+    (made / "results" / "released.csv").unlink()
+    text = Page((written(made) / "report.html").read_text()).text
+    assert ("Over seeds" in text) == (num_seeds > 1)
+    assert ("one seed, 95 % intervals within its run" in text) == (num_seeds == 1)
+    assert "Deviations" not in text
+
+
+def test_the_numbers_of_the_table_are_on_the_page(made):
+    markdown, results = (written(made) / "report.md").read_text(), Results(made / "results")
+    recall = results.series("recall", "student_tau0.80")[1]
+    assert re.search(rf"^\| student_tau0\.80 \| 1 \| 2 \| .* \| {re.escape(str(recall))} \|", markdown, re.MULTILINE)
+    assert f"| student_direct | 0.8 | {results.mean('precision', 'student_direct', 0.8)} |" in markdown
+    assert "| D1 | the end is never learnt | recall | -4.100 [-4.120, -4.080] | -4.200 [-4.220, -4.180] |" in markdown
+    assert "Of 1 such differences, those whose interval leaves out 0: recall with D1." in markdown
+
+
+def pages(*rows: list[str]) -> dict[str, str]:
+    return render("title", [Section("Sample texts", [Table("caption", ["", "text"], rows)])], Path())
+
+
+def test_what_a_model_writes_is_text_and_not_markup():
+    hostile = "<script>alert(1)</script> | *a* _b_ `c` [d](e) &amp; \\\n\n# f\x00\ud800"
+    made = pages(["1", hostile])
+    page = Page(made["report.html"])
+    assert not page.all("script")
+    assert "<script>alert(1)</script> | *a* _b_ `c` [d](e) &amp; \\\n\n# f\ufffd\ufffd" in page.text
+    row = made["report.md"].splitlines()[-1]
+    assert row == r"| 1 | \<script>alert(1)\</script> \| \*a\* \_b\_ \`c\` \[d\](e) \&amp; \\ ⏎ \# f" + "\ufffd\ufffd |"
+
+
+def test_what_is_missing_is_one_line(made):
+    command = ["--results", str(made / "results"), "--figures", str(made), "--out", str(made / "report")]
+    (made / "control.png").unlink()
+    done = entry("scripts.report", *command)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "control.png: run bash scripts/make_figures.sh first" in done.stderr
+    assert not (made / "report").exists()
+
+
+def test_what_is_not_whole_is_named(made):
+    (made / "control.png").write_bytes(b"not a picture")
+    with pytest.raises(UsageError, match=r"control.png is not a PNG: run bash scripts/make_figures.sh again"):
+        written(made)
+    (made / "results" / "texts.json").unlink()
+    with pytest.raises(UsageError, match=r"no .*texts.json: run python -m scripts.analysis.gather"):
+        written(made)
+    (made / "results" / "provenance.json").write_text("{}")
+    with pytest.raises(UsageError, match="has no 'experiment'"):
+        written(made)
+    results = Results(made / "results")
+    made_up.table(results.directory, results.table[results.table["quantity"] != "knn_recall"].to_dict("records"))
+    with pytest.raises(UsageError, match=r"has no knn_recall of student_tau0\.80"):
+        written(made)
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="has not 2 cells"):
+        pages(["1"])
+
+
+def test_it_needs_no_torch(made):
+    """Not only is it not imported: it cannot be, and neither can transformers."""
+    code = (
+        "import sys; from importlib.abc import MetaPathFinder\n"
+        "class Without(MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('torch', 'transformers', 'pyarrow'):\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+        "from scripts.report import __main__ as report\n"
+        f"sys.argv = ['report', '--results', '{made}/results', '--figures', '{made}', '--out', '{made}/report']\n"
+        "report.main()\n"
+    )
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert (made / "report" / "report.html").is_file()
