@@ -3,10 +3,10 @@
 #
 #   PROFILE=paper OUT=/shared/runs/paper WORKERS=16 ACCOUNT=mine PARTITION=gpu bash scripts/slurm/submit.sh
 #
-# WORKERS  jobs that sample p* together, one GPU each (default 1)
+# WORKERS  parts that the sampling of p* is done in, a job and a GPU each (default 1)
 # NPROC    GPUs a node for the other stages (default 8), NNODES: nodes (default 1)
 # ACCOUNT, PARTITION, TIME: as sbatch takes them; left out, your cluster's defaults. Arguments go to every stage.
-# A job that is preempted, or told to end at its time limit, is queued again and goes on. Submit again after a failure:
+# A job that is preempted, or stopped at its time limit, is queued again and goes on. Submit again after a failure:
 # what is complete is left alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -1,37 +1,34 @@
 """Scoring: ours against padded batches in the order of the data with a log-softmax over the whole vocabulary.
 
-    python -m scripts.benchmark_scoring
-    python -m scripts.benchmark_scoring --model HuggingFaceTB/SmolLM2-360M --batch_size 64
+    python -m scripts.benchmarks.scoring
+    python -m scripts.benchmarks.scoring --model HuggingFaceTB/SmolLM2-360M --batch_size 64
 
 In one process, in turn, the same float32 model scores the same sequences, of lengths spread evenly from 8 to
 max_length, in batches of the same size. Rates are of scored tokens. The default, 2,000 sequences in each of 5 rounds,
 takes a night on a laptop; --num_sequences 50 takes some minutes.
 """
 
-import argparse
-import statistics
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
 
 from llm import config, likelihood
-from llm.shards import Samples
-from scripts import benchmark
-from scripts.benchmark import interleaved, megabytes, peak_memory, ratio, timed
-
-SHORTEST = 8
+from llm.distributions import Samples
+from llm.processes import run_entry
+from scripts.benchmarks import common
+from scripts.benchmarks.common import SHORTEST, interleaved, medians, ratio, spread_lengths, timed
 
 
 def spread(num: int, max_length: int, vocab_size: int, seed: int = 0) -> Samples:
-    """Random ids, in sequences whose lengths are spread evenly, in random order; the first id is the prompt."""
+    """Return random ids, in sequences whose lengths are spread evenly, in random order; the first id is the prompt."""
     rng = np.random.default_rng(seed)
-    lengths = rng.permutation(np.linspace(SHORTEST, max_length, num).astype(int))
+    lengths = spread_lengths(num, max_length, rng)
     return Samples.of([rng.integers(vocab_size, size=n) for n in lengths], 1, np.zeros(num))
 
 
 def padded(model, samples: Samples, batch_size: int) -> np.ndarray:
-    """What one would write first: log-softmax of all logits of a padded batch, a mask, a sum."""
+    """Return [n] log-likelihoods as one would write it first: log-softmax of a padded batch's logits, a mask, a sum."""
     result = np.empty(len(samples))
     with torch.inference_mode():
         for start in range(0, len(samples), batch_size):
@@ -50,57 +47,45 @@ WAYS = {"ours": likelihood.log_likelihood, "padded": padded}
 
 
 def prepared(way: str, directory, num: int, max_length: int, batch_size: int):
-    """For the measurement of memory in a process of its own."""
-    model = benchmark.load(directory, "float32")
+    """Return one way's work, whose memory is measured in a process of its own."""
+    model = common.load(directory, "float32")
     samples = spread(num, max_length, model.config.vocab_size)
     return lambda: WAYS[way](model, samples, batch_size)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="as ground_truth in a profile (default: the cpu profile's, all its ids)")
-    parser.add_argument(
-        "--out", type=Path, default=benchmark.ROOT, help="where the model is kept (default: runs/benchmark)"
-    )
-    parser.add_argument("--num_sequences", type=int, default=2000)
-    parser.add_argument("--max_length", type=int, default=512)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--num_pairs", type=int, default=5)
-    args = parser.parse_args()
-    directory, language = benchmark.ground_truth(args.model, args.max_length, args.out)
-    model = benchmark.load(directory, "float32")
+    command = config.parser(__doc__)
+    common.add_model(command)
+    command.add_argument("--num_sequences", type=int, default=2000)
+    command.add_argument("--max_length", type=int, default=512)
+    command.add_argument("--batch_size", type=int, default=16)
+    command.add_argument("--num_pairs", type=int, default=5)
+    args = command.parse_args()
+    directory, language = common.prepared_model(args.model, args.max_length, args.out)
+    model = common.load(directory, "float32")
     samples = spread(args.num_sequences, args.max_length, language.vocab_size)
-    tokens = int(samples.num_scored.sum())
     print(f"{model.num_parameters() / 1e6:.0f}M parameters, {language.vocab_size:,} ids, float32, {model.device}")
     print(f"{len(samples)} sequences of {SHORTEST} to {args.max_length} tokens, batches of {args.batch_size}")
     scores = {}
 
-    def rate_of(way):
+    def rate_of(way: str) -> float:
         seconds, scores[way] = timed(lambda: WAYS[way](model, samples, args.batch_size))
-        return tokens / seconds
+        return int(samples.num_scored.sum()) / seconds
 
-    def warm_up():
+    def warm_up() -> None:
         few = samples.take(np.arange(min(args.batch_size, len(samples))))
         for score in WAYS.values():
             score(model, few, args.batch_size)
 
-    rates = interleaved({way: (lambda way=way: rate_of(way)) for way in WAYS}, args.num_pairs, warm_up)
-    print(f"| way | scored tokens/s, median of {args.num_pairs} |\n|---|---|")
-    for way, values in rates.items():
-        print(f"| {way} | {statistics.median(values):,.0f} |")
+    rates = interleaved({way: partial(rate_of, way) for way in WAYS}, args.num_pairs, warm_up)
+    print(medians(rates, "scored tokens/s"))
     print(f"ours over padded: {ratio(rates, 'ours', 'padded')}")
     gap = np.abs(scores["ours"] - scores["padded"]) / samples.num_scored
-    print(f"largest difference of a sequence's log-likelihood: {gap.max():.1e} nats per token")
-    print("\npeak memory above the weights")
-    # Of the longest sequences alone, which decide the peak; that all are scored was seen above.
-    peaks = {
-        way: peak_memory(prepared, way, directory, min(64, args.num_sequences), args.max_length, args.batch_size)
-        for way in WAYS
-    }
-    for way, peak in peaks.items():
-        print(f"{way}: {megabytes(peak)}")
-    print(f"ours of padded: {peaks['ours'] / peaks['padded']:.2f}")
+    print(f"largest difference of a sequence's log-likelihood: {gap.max():.1e} nats per token\n")
+    # Of a few sequences: the longest decide the peak, and that all are scored was seen above.
+    few = min(64, args.num_sequences)
+    print(common.peaks(prepared, WAYS, directory, few, args.max_length, args.batch_size))
 
 
 if __name__ == "__main__":
-    config.run(main)
+    run_entry(main)

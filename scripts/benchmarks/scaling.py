@@ -1,27 +1,26 @@
 """How the cost of sampling, scoring and training grows: with the number of sequences, their length, the vocabulary.
 
-    python -m scripts.benchmark_scaling
+    python -m scripts.benchmarks.scaling
 
 Each is varied over a decade around the cpu profile's teacher (random weights; a cost does not depend on them), the
 others kept. Time is the median of some runs in turn; memory is of a process of its own, above the weights. Draws
 figs/scaling.png and .pdf, and writes the numbers beside them.
 """
 
-import argparse
 import statistics
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from llm import config, files, likelihood, models, processes
-from llm.config import REPOSITORY, Experiment
-from llm.models import Language
-from llm.paths import TEACHER, Paths
-from llm.sampling import Stream, sample
-from llm.shards import Samples
-from llm.train import train
-from scripts.benchmark import peak_memory, timed
+from llm import config, likelihood
+from llm.config import REPOSITORY
+from llm.distributions import Samples
+from llm.engine import progress
+from llm.processes import UsageError, run_entry
+from llm.randomness import Stream
+from llm.sampling import sample
+from llm.store import files
+from scripts.benchmarks.common import cpu_experiment, language_of, peak_memory, random_teacher, timed, train_once
 
 CENTRE = {"num_sequences": 256, "max_length": 64, "vocab_size": 8192}
 VARIED = {
@@ -33,56 +32,47 @@ STAGES = ("sampling", "scoring", "training")
 
 
 def prepare(stage: str, num_sequences: int, max_length: int, vocab_size: int):
-    """The work of one stage at one size, ready to run."""
-    values = config.read_yaml(config.find_profile("cpu"))
-    values["teacher"]["max_position_embeddings"] = values["student"]["max_position_embeddings"] = max_length
-    values |= {"max_length": max_length, "vocab_size": vocab_size, "num_train": num_sequences, "teacher_epochs": 1}
-    experiment: Experiment = config.build(values)
-    language = Language(vocab_size, (experiment.prompt,), ())
-    model = models.build(experiment.teacher, "teacher", language, seed=0).to(processes.state().device)
+    """Return the work of one stage at one size, ready to run."""
+    experiment = cpu_experiment(max_length, vocab_size=vocab_size, num_train=num_sequences)
+    language, model = language_of(experiment), random_teacher(experiment)
     rng = np.random.default_rng(0)
-    samples = Samples.of(
-        [rng.integers(vocab_size, size=max_length) for _ in range(num_sequences)], 1, np.zeros(num_sequences)
-    )
+    sequences = [rng.integers(vocab_size, size=max_length) for _ in range(num_sequences)]
+    samples = Samples.of(sequences, 1, np.zeros(num_sequences))
 
-    def sampling():
+    def sampling() -> None:
         arguments = dict(temperature=1.0, max_length=max_length, batch_size=experiment.sampling_batch_size)
         sample(model.eval(), language, range(num_sequences), stream=Stream.of("benchmark"), **arguments)
 
-    def scoring():
+    def scoring() -> None:
         likelihood.log_likelihood(model.eval(), samples, experiment.scoring_batch_size)
 
-    def training():
-        with tempfile.TemporaryDirectory() as directory:
-            train(model, samples, TEACHER, 0, experiment, Paths(Path(directory)))
+    def training() -> None:
+        train_once(experiment, model, samples)
 
     return {"sampling": sampling, "scoring": scoring, "training": training}[stage]
 
 
 def measure(num_runs: int) -> dict:
-    """{what varies: {stage: {"size": [...], "seconds": [...], "megabytes": [...]}}}"""
-    points = [(name, size) for name, sizes in VARIED.items() for size in sizes]
+    """Return {what varies: {stage: {"size": [...], "seconds": [...], "megabytes": [...]}}}."""
     result = {name: {stage: {"size": [], "seconds": [], "megabytes": []} for stage in STAGES} for name in VARIED}
-    with processes.progress("sizes", len(points) * len(STAGES), unit="size") as bar:
-        for name, size in points:
-            for stage in STAGES:
-                sizes = CENTRE | {name: size}
-                work = prepare(stage, **sizes)
-                work()
-                seconds = statistics.median(timed(work)[0] for _ in range(num_runs))
-                row = result[name][stage]
-                row["size"].append(size)
-                row["seconds"].append(round(seconds, 3))
-                row["megabytes"].append(round(peak_memory(prepare, stage, *sizes.values()) / 1e6, 1))
-                bar.update()
+    points = [(name, size, stage) for name, sizes in VARIED.items() for size in sizes for stage in STAGES]
+    with progress.bar("sizes", len(points), unit="size") as shown:
+        for name, size, stage in points:
+            sizes, row = CENTRE | {name: size}, result[name][stage]
+            work = prepare(stage, **sizes)
+            work()
+            row["size"].append(size)
+            row["seconds"].append(round(statistics.median(timed(work)[0] for _ in range(num_runs)), 3))
+            row["megabytes"].append(round(peak_memory(prepare, stage, *sizes.values()) / 1e6, 1))
+            shown.update()
     return result
 
 
 def draw(result: dict):
-    """Time above, memory below; a column for each quantity that varies."""
+    """Return the figure: time above, memory below; a column for each quantity that varies."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
-    from scripts.style import COLOURS, COLUMN_INCHES, plt
+    from scripts.analysis.style import COLOURS, COLUMN_INCHES, plt
 
     colours = dict(zip(STAGES, (COLOURS["student"], COLOURS["student_direct"], COLOURS["teacher"]), strict=True))
     titles = {"num_sequences": "sequences", "max_length": "tokens a sequence", "vocab_size": "ids"}
@@ -107,16 +97,16 @@ def draw(result: dict):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_runs", type=int, default=3)
-    parser.add_argument("--figures", type=Path, default=REPOSITORY / "figs")
-    parser.add_argument("--redraw", action="store_true", help="draw figs/scaling.json again, measure nothing")
-    args = parser.parse_args()
-    from scripts.style import save
+    command = config.parser(__doc__)
+    command.add_argument("--num_runs", type=int, default=3)
+    command.add_argument("--figures", type=Path, default=REPOSITORY / "figs")
+    command.add_argument("--redraw", action="store_true", help="draw figs/scaling.json again, measure nothing")
+    args = command.parse_args()
+    from scripts.analysis.style import save
 
     result = files.read_json(args.figures / "scaling.json") if args.redraw else measure(args.num_runs)
     if result is None:
-        raise config.UsageError(f"{args.figures / 'scaling.json'} is not there: run without --redraw")
+        raise UsageError(f"{args.figures / 'scaling.json'} is not there: run without --redraw")
     files.write_json(args.figures / "scaling.json", result)
     save(draw(result), args.figures, "scaling")
     for name, stages in result.items():
@@ -126,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    config.run(main)
+    run_entry(main)

@@ -1,4 +1,4 @@
-"""What sampling, scoring and training a Llama-like model take: operations, bytes, memory.
+"""What sampling, scoring and training a Llama-like model cost: operations, bytes, memory.
 
 Formulas, with N the parameters that multiply a token (embeddings only as the
 head), L layers, d the width of all query heads, T the length, n sequences of T tokens:
@@ -23,69 +23,10 @@ matrices. Scoring is float32, as everywhere here.
 import math
 from dataclasses import dataclass
 
-from llm.config import Experiment, UsageError
-from llm.train import NUM_STATES
-
-# -------------------------------------------------------------------------------------------------- geometry
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The sizes of a Llama-like model (attention and a gated network in each layer, tied embeddings or not)."""
-
-    vocab_size: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    tied: bool
-
-    @classmethod
-    def of(cls, fields: dict) -> "Geometry":
-        """From transformers' fields; UsageError naming one that is missing."""
-        try:
-            heads = fields["num_attention_heads"]
-            return cls(
-                fields["vocab_size"],
-                fields["hidden_size"],
-                fields["num_hidden_layers"],
-                heads,
-                fields.get("num_key_value_heads") or heads,
-                fields.get("head_dim") or fields["hidden_size"] // heads,
-                fields["intermediate_size"],
-                fields.get("tie_word_embeddings", False),
-            )
-        except KeyError as missing:
-            told = f"{fields.get('model_type', 'a model')} has no {missing.args[0]}"
-            raise UsageError(f"{told}: only Llama-like models can be planned") from None
-
-    @property
-    def per_layer(self) -> int:
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate
-
-    @property
-    def multiplying(self) -> int:
-        """Parameters that multiply each token."""
-        return self.layers * self.per_layer + self.vocab_size * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        norms = (2 * self.layers + 1) * self.hidden
-        return self.multiplying + norms + (0 if self.tied else self.vocab_size * self.hidden)
-
-    def forward_flops(self, num_tokens: float, length: float) -> float:
-        """Of num_tokens tokens in sequences of this length."""
-        return num_tokens * (2 * self.multiplying + 2 * self.layers * self.heads * self.head_dim * length)
-
-    def kv_bytes(self, itemsize: int) -> int:
-        """Keys and values of a token."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * itemsize
-
-
-# -------------------------------------------------------------------------------------------------- hardware
+from llm.config import Experiment
+from llm.processes import UsageError
+from llm.store.resume import NUM_STATES
+from scripts.costs.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -125,7 +66,11 @@ class Cost:
 def cost(
     kind: str, num_sequences: int, length: float, model: Geometry, experiment: Experiment, gpu: GPU, utilisation: float
 ) -> Cost:
-    """Of sampling, scoring or training on ("sample", "score", "train") sequences of `length` tokens on average."""
+    """Return what sampling, scoring or training on num_sequences sequences costs.
+
+    kind: "sample", "score" or "train". length: generated tokens of a sequence, on average. UsageError where a model
+    does not fit into the GPU.
+    """
     num_tokens = num_sequences * length
     flops = model.forward_flops(num_tokens, length) * (3 if kind == "train" else 1)
     dtype = {"train": experiment.training_dtype, "sample": experiment.sampling_dtype, "score": "float32"}[kind]
@@ -151,14 +96,15 @@ def cost(
 
 
 def sample_bytes(num_sequences: int, length: float, vocab_size: int) -> int:
-    """Of a sample set on disk. Ids that are not all alike frequent take less."""
+    """Return the bytes of a sample set on disk; ids that are not all alike frequent take fewer."""
     return round(num_sequences * ((length + 1) * math.log2(vocab_size) / 8 + 8))
 
 
 def checkpoint_bytes(model: Geometry, epochs: int) -> int:
+    """Return the bytes of a training's checkpoints on disk."""
     return epochs * 4 * model.parameters
 
 
 def transient_bytes(model: Geometry) -> int:
-    """The states of a training, which go when it is done: weights and two moments, of one more than are kept."""
+    """Return a training's states in bytes, which go when it is done: weights and two moments, of one more than stay."""
     return 3 * (NUM_STATES + 1) * 4 * model.parameters

@@ -10,6 +10,7 @@ import pytest
 from conftest import run
 
 from llm.config import REPOSITORY
+from llm.table import read_table
 
 # Keeps what it was called with. A job runs at once, and again if it is requeued; the tasks of an array run together.
 SBATCH = """#!{python}
@@ -27,6 +28,8 @@ nodes = option("--nodes") or "1"
 def start(task):
     job = str(100 * number + task)
     env = os.environ | dict(SLURM_JOB_ID=job, SLURM_JOB_NUM_NODES=nodes, SLURM_JOB_NODELIST="localhost")
+    if option("--array"):
+        env |= dict(SLURM_ARRAY_TASK_ID=str(task), SLURM_ARRAY_TASK_COUNT=str(last + 1))
     output = open(f"{{home}}/{{job}}.out", "a")
     return job, subprocess.Popen(["bash", *script], env=env, stdout=output, stderr=output)
 waiting = list(range(first, last + 1))
@@ -95,18 +98,19 @@ def test_the_chain_with_a_job_that_is_stopped_and_queued_again(cluster, tmp_path
         if number:
             assert arguments[arguments.index("--dependency") + 1] == f"afterok:{number}"
     steps = (tmp_path / "srun").read_text().splitlines()
+    assert all(f"run_generate_data.sh --part {k}/2 " in "\n".join(steps) for k in (1, 2))
     assert [line.split()[-len(flags) - 1] for line in steps].count("run_train.sh") == 2  # stopped once
     output = (tmp_path / "200.out").read_text()
     assert "interrupted: what is complete is kept" in output and "queued again" in output and "going on from" in output
     assert all("the teacher of seed 0 is not there yet" in (tmp_path / f"10{task}.out").read_text() for task in (0, 1))
-    result = json.loads((tmp_path / "run/results/precision_recall.json").read_text())
-    assert {row["model"] for row in result["models"]} == {"teacher", "student_direct", "student_tau0.80"}
+    found = set(read_table(tmp_path / "run/results/table.csv")["model"])
+    assert found == {"ground_truth", "teacher", "student_direct", "student_tau0.80"}
     assert not list((tmp_path / "run").rglob("state-*"))
 
 
 def test_a_fault_is_not_queued_again(cluster, tmp_path):
     done = run("bash", "scripts/slurm/submit.sh", "--max_length", "1", **cluster, PROFILE="smoke", NPROC="1")
-    assert done.returncode != 0 and "max_length is 1: it must be at least" in done.stderr
+    assert done.returncode != 0 and "max_length is 1: it must be greater than" in done.stderr
     assert len((tmp_path / "sbatch").read_text().splitlines()) == 1
 
 

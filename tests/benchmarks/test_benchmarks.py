@@ -1,15 +1,15 @@
 """The benchmarks run, and count what they say they count. Nothing is timed here."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
-from conftest import run, tiny_llama
+from conftest import contents, entry, stages, tiny_llama, within
 
-from llm.models import Language
-from scripts.benchmark_sampling import ends_for, generate, matrix_products, ours
-from scripts.benchmark_scoring import padded, spread
+from llm.config import REPOSITORY
+from llm.distributions import Language
+from llm.likelihood import log_likelihood
+from scripts.benchmarks.sampling import ends_for, generate, matrix_products, ours
+from scripts.benchmarks.scoring import padded, spread
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def model_directory(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "script, arguments, told",
+    "script, arguments, said",
     [
         ("sampling", ["--num_sequences", "6", "--max_length", "12", "--dtype", "float32"], "ours over generate"),
         ("sampling", ["--num_sequences", "6", "--max_length", "12", "--identity"], "6 slots against 1: 0 of 6"),
@@ -28,24 +28,33 @@ def model_directory(tmp_path_factory):
         ("training", ["--num_sequences", "32", "--max_length", "16"], "ours over Trainer"),
     ],
 )
-def test_it_runs(script, arguments, told, model_directory, tmp_path):
+def test_it_runs(script, arguments, said, model_directory, tmp_path):
     if script != "training":
         arguments = ["--model", str(model_directory), "--out", str(tmp_path), *arguments]
-    done = run(sys.executable, "-m", f"scripts.benchmark_{script}", "--num_pairs", "1", *arguments)
+    done = entry(f"scripts.benchmarks.{script}", "--num_pairs", "1", *arguments)
     assert done.returncode == 0, done.stderr
-    assert told in done.stdout
+    assert said in done.stdout
 
 
 def test_scaling_is_redrawn_from_its_numbers(tmp_path):
-    from llm.config import REPOSITORY
-
     (tmp_path / "scaling.json").write_bytes((REPOSITORY / "figs" / "scaling.json").read_bytes())
-    done = run(sys.executable, "-m", "scripts.benchmark_scaling", "--redraw", "--figures", str(tmp_path))
+    done = entry("scripts.benchmarks.scaling", "--redraw", "--figures", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
-    assert (
-        run(sys.executable, "-m", "scripts.benchmark_scaling", "--redraw", "--figures", "/nonexistent").returncode == 2
-    )
+    assert entry("scripts.benchmarks.scaling", "--redraw", "--figures", "/nonexistent").returncode == 2
+
+
+def test_students_side_by_side_leave_the_run_as_it_is(tmp_path):
+    flags = ["--profile", "smoke", "--out", str(tmp_path), "--temperatures", "0.8", "--num_train", "64"]
+    done = entry("scripts.benchmarks.side_by_side", *flags)
+    assert done.returncode == 2 and "run bash run_generate_data.sh first" in done.stderr
+    for stage in stages("run_generate_data.sh") + stages("run_train.sh")[:-1]:
+        within(*stage, *flags)
+    before = contents(tmp_path)
+    done = entry("scripts.benchmarks.side_by_side", *flags, "--num_pairs", "1", "--student_epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "2 students" in done.stdout and "one after another over side by side: " in done.stdout
+    assert contents(tmp_path) == before
 
 
 def test_useful_tokens_of_generate():
@@ -80,8 +89,6 @@ def test_matrix_products_are_the_models_linear_layers(monkeypatch):
 
 
 def test_the_scoring_baseline_scores_the_same():
-    from llm.likelihood import log_likelihood
-
     model = tiny_llama(1, vocab_size=50)
     samples = spread(20, 30, 50)
     assert np.allclose(padded(model, samples, 4), log_likelihood(model, samples, 4), atol=1e-4)
