@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 3: score every checkpoint on validation samples of p* and select the best of each model.
-# Arguments go to llm/eval_perplexity.py (--help). PROFILE, NPROC and OUT: see README.md.
+# Arguments go to llm/eval_perplexity.py (--help). PROFILE, NPROC, JOBS, OUT: see README.md.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/launch.sh"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 1: sample p*. Arguments go to llm/generate_data.py (--help). PROFILE, NPROC and OUT: see README.md.
+# Stage 1: sample p*. Arguments go to llm/generate_data.py (--help). PROFILE, NPROC, JOBS, OUT: see README.md.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/launch.sh"
 

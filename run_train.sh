@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 2: train the teacher, select its checkpoint, sample it at every tau, train the students.
-# Arguments go to every step, so they are fields of the experiment (or --dry-run). PROFILE, NPROC and OUT: see README.md.
+# Arguments go to every step, so they are fields of the experiment (or --dry-run). PROFILE, NPROC, JOBS, OUT: see README.md.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/launch.sh"
 

@@ -114,9 +114,10 @@ def run_entry(main: Callable[[], None]) -> NoReturn:
     except OSError as error:  # a full disk, a read-only directory: not a fault of the code, so no traceback
         print(f"error: {error}; what is complete is kept, run the same command again to go on", file=sys.stderr)
         sys.exit(1)
-    except (Stopped, Exception):
-        if not _received:
+    except (Stopped, Exception) as error:
+        number = error.number if isinstance(error, Stopped) else next(iter(_received), None)
+        if number is None:
             raise
         print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + _received[0])
+        sys.exit(128 + number)
     sys.exit(0)

@@ -1,19 +1,4 @@
-"""The only place that spells an artefact's path.
-
-<root>/                                                    runs/<profile> unless --out says otherwise
-  config.json                                              what every artefact below was made with
-  ground_truth/                                            p* as used: weights, tokenizer, distribution.json
-  samples/ground_truth/tau1.00/train/                      shard-00000.parquet ... manifest.json
-  samples/teacher/tau0.80/seed0/train/                     models that were trained have a seed
-  samples/student_tau0.80/tau1.00/seed0/test/
-  checkpoints/student_tau0.80/seed0/                       epoch-1/ ...  log.jsonl  training.json  selection.json
-                                                           (state-* while it trains)
-  scores/student_direct/tau1.00/seed0/test/by_ground_truth/    shard-00000.json ..., embeddings in shard-00000.npy
-  results/                                                 table.csv  texts.json  provenance.json
-  figures/
-  timings.jsonl                                            what the work above took
-  .lock                                                    of the process that writes here
-"""
+"""The only place that spells an artefact's path. The tree is in llm/README.md."""
 
 from dataclasses import dataclass
 from pathlib import Path
