@@ -14,7 +14,6 @@ from tqdm import tqdm
 from llm import processes
 from llm.distributions import Samples
 from llm.metrics import position_sums
-from llm.processes import say
 
 if TYPE_CHECKING:
     import torch
@@ -64,33 +63,30 @@ def score_tokens(
     """
     import torch
 
-    from llm.engine.decoding import is_out_of_memory
+    from llm.engine.memory import BatchSize
     from llm.engine.next_token import IGNORED, NextTokenLoss
 
-    loss = NextTokenLoss(model, temperature)
+    loss, at_once = NextTokenLoss(model, temperature), BatchSize(batch_size, "scoring")
     order = np.argsort(-samples.lengths, kind="stable")
     places = np.split(np.arange(samples.num_scored.sum()), np.cumsum(samples.num_scored)[:-1])
     result = np.empty(samples.num_scored.sum(), np.float32)
     embeddings, start = {}, 0
     with torch.inference_mode(), _last_hidden_states(model) if num_embedded else nullcontext([]) as hidden:
-        while start < len(samples):
-            rows = order[start : start + batch_size]
+
+        def score_next(size: int) -> np.ndarray:
+            rows = order[start : start + size]
             hidden.clear()
-            try:
-                ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
-                nats = loss(ids, targets)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or len(rows) == 1:
-                    raise
-                batch_size = len(rows) // 2
-                say(f"out of memory: scoring {batch_size} sequences at a time")
-                continue
-            result[np.concatenate([places[row] for row in rows])] = -nats.cpu().numpy()
+            ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
+            result[np.concatenate([places[row] for row in rows])] = -loss(ids, targets).cpu().numpy()
             for states in hidden:
                 for i, row in enumerate(rows):
                     if row < num_embedded:
                         generated = states[i, 1:][targets[i] != IGNORED]
                         embeddings[row] = generated.mean(0, dtype=torch.float32).cpu().numpy()
+            return rows
+
+        while start < len(samples):
+            rows = at_once.fit(score_next)
             progress(int(samples.num_scored[rows].sum()))
             start += len(rows)
     return result, np.stack([embeddings[row] for row in sorted(embeddings)]) if embeddings else None

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from llm import ground_truth, pipeline, scores
 from llm.config import REPOSITORY
-from llm.distributions import TEACHER, Distribution, Samples, SampleSet
+from llm.distributions import TEACHER, Distribution, SampleSet
 from llm.likelihood import Scores
 from llm.metrics import (
     DISTINCT,
@@ -40,6 +41,14 @@ NUM_SHOWN = 3  # texts of highest and of lowest likelihood
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "umap-learn", "matplotlib")
 
 
+def _row(
+    distribution: Distribution, epoch: int | None, quantity: str, unit: str, value: float | Estimate, **others: object
+) -> dict:
+    row = {"model": distribution.model, "seed": distribution.seed, "epoch": epoch}
+    row |= {"temperature": distribution.temperature, "quantity": quantity, "unit": unit}
+    return row | (asdict(value) if isinstance(value, Estimate) else {"value": value}) | others
+
+
 class Evaluated:
     """One distribution's test samples, and their scores by itself and by p*: what its rows are computed from."""
 
@@ -54,13 +63,8 @@ class Evaluated:
 
     def row(self, quantity: str, unit: str, value: float | Estimate, **others: object) -> dict:
         """Return a row of the table."""
-        named = {"model": self.distribution.model, "seed": self.distribution.seed, "epoch": self.epoch}
-        named |= {"temperature": self.distribution.temperature, "quantity": quantity, "unit": unit}
-        if isinstance(value, Estimate):
-            named |= {"value": value.value, "low": value.low, "high": value.high}
-        else:
-            named |= {"value": value}
-        return named | {"num_sequences": len(self.samples)} | others
+        others = {"num_sequences": len(self.samples)} | others
+        return _row(self.distribution, self.epoch, quantity, unit, value, **others)
 
     def likelihoods(self) -> Iterator[dict]:
         """Yield precision, recall, entropy and divergences, per token and per sequence."""
@@ -124,19 +128,16 @@ def _scores(run: Run, of: Distribution, by: Distribution) -> Scores:
 def _training_set_entropy(run: Run, teacher: Distribution, epoch: int) -> dict:
     """Return the row of D'_tau's nats per token, from the log-probabilities of its draws; its first num_test ones."""
     e = run.experiment
-    drawn: Samples = run.samples(SampleSet(teacher, "train", e.num_train), at_most=e.num_test)
-    seed = derive_seed(e.seed, "bootstrap")
-    estimate = ratio_estimate(-drawn.log_prob, drawn.num_scored, e.num_bootstrap, seed)
-    row = {"model": teacher.model, "seed": teacher.seed, "epoch": epoch, "temperature": teacher.temperature}
-    row |= {"quantity": "training_set_entropy", "unit": PER_TOKEN, "interval": BOOTSTRAP, "num_sequences": len(drawn)}
-    return row | {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    drawn = run.samples(SampleSet(teacher, "train", e.num_train), at_most=e.num_test)
+    estimate = ratio_estimate(-drawn.log_prob, drawn.num_scored, e.num_bootstrap, derive_seed(e.seed, "bootstrap"))
+    others = dict(interval=BOOTSTRAP, num_sequences=len(drawn))
+    return _row(teacher, epoch, "training_set_entropy", PER_TOKEN, estimate, **others)
 
 
 def _perplexities(run: Run, model: Distribution) -> Iterator[dict]:
     for each in run.selection(model)["epochs"]:
-        row = {"model": model.model, "seed": model.seed, "epoch": each["epoch"], "temperature": 1.0}
-        row |= {"quantity": "perplexity", "unit": "per token", "value": each["perplexity"]}
-        yield row | {"num_sequences": run.experiment.num_validation}
+        number = run.experiment.num_validation
+        yield _row(model, each["epoch"], "perplexity", "per token", each["perplexity"], num_sequences=number)
 
 
 def summarise(run: Run) -> tuple[pd.DataFrame, list[dict]]:

@@ -9,6 +9,7 @@ whatever batch, process or restart drew it, up to the rounding of the model's ow
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llm import models, processes
@@ -196,6 +197,9 @@ def draw_shards(run: Run, sample_set: SampleSet, shards: list[int], model: "PreT
     A shard that holds the first of its sequences, as the last one of a smaller set does, keeps them. In the end the
     set is marked complete if all of its shards are there, those of other parts too.
     """
+    from llm.engine.decoding import fitting_batch_size
+    from llm.engine.memory import BatchSize
+
     stored, state, language = run.sample_files(sample_set), processes.state(), run.language
     processes.main_only(lambda: _remove_damaged(stored, shards))
     missing = {
@@ -203,12 +207,20 @@ def draw_shards(run: Run, sample_set: SampleSet, shards: list[int], model: "PreT
     }
     num_steps = run.experiment.max_length - min(map(len, language.prompts))
     todo = {shard: stored.ranges[shard][len(kept or ()) :] for shard, kept in missing.items()}
-    draw_range = _Draw(run, sample_set, model)
     total = sum(map(len, todo.values())) * num_steps
+    stream = Stream.of(run.experiment.seed, sample_set.distribution.path.as_posix(), sample_set.split)
+    at_most = fitting_batch_size(model, run.experiment.max_length, run.experiment.sampling_batch_size)
+    at_once = BatchSize(at_most, "drawing", least=FEWEST)
+    arguments = dict(
+        stream=stream, temperature=sample_set.distribution.temperature, max_length=run.experiment.max_length
+    )
     with run.progress("sample", sample_set.distribution, str(sample_set), total) as bar:
         for shard, indices in todo.items():
             before = bar.n
-            samples = draw_range(indices, bar)
+            draw_at_once = partial(sample, model, language, indices, **arguments, progress=bar.update)
+            samples = at_once.fit(
+                lambda size, draw=draw_at_once: draw(batch_size=size), lambda before=before: bar.update(before - bar.n)
+            )
             kept = [missing[shard]] if missing[shard] else []
             stored.write(shard, Samples.joined([*kept, samples]), language.vocab_size)
             bar.total -= len(indices) * num_steps - (bar.n - before)  # the rest was not needed
@@ -230,38 +242,3 @@ def _mark_complete(run: Run, sample_set: SampleSet, stored: SampleFiles) -> None
     if all(stored.path(shard).exists() for shard in everything) and not stored.missing(everything):
         work = next(w for w in run.works("sample") if w.data == sample_set)
         stored.complete(work.made_with(run.experiment))
-
-
-class _Draw:
-    """Draws ranges of a set's sequences, with as many at once as fit: fewer when memory has run out."""
-
-    def __init__(self, run: Run, sample_set: SampleSet, model: "PreTrainedModel"):
-        from llm.engine.decoding import fitting_batch_size
-
-        self.run, self.sample_set, self.model = run, sample_set, model
-        self.stream = Stream.of(run.experiment.seed, sample_set.distribution.path.as_posix(), sample_set.split)
-        experiment = run.experiment
-        self.batch_size = fitting_batch_size(model, experiment.max_length, experiment.sampling_batch_size)
-
-    def __call__(self, indices: range, bar) -> Samples:
-        from llm.engine.decoding import is_out_of_memory
-
-        before = bar.n
-        while True:
-            try:
-                return sample(
-                    self.model,
-                    self.run.language,
-                    indices,
-                    stream=self.stream,
-                    temperature=self.sample_set.distribution.temperature,
-                    max_length=self.run.experiment.max_length,
-                    batch_size=self.batch_size,
-                    progress=bar.update,
-                )
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or self.batch_size <= FEWEST:
-                    raise
-            self.batch_size //= 2
-            bar.update(before - bar.n)
-            say(f"out of memory: drawing {self.batch_size} sequences at a time")

@@ -77,11 +77,11 @@ def micro_batches(batch: np.ndarray, batch_size: int, size: int, num_processes: 
 
 def gradient(
     batch: np.ndarray,
-    size: int,
     samples: Samples,
     batch_size: int,
     loss_of: "NextTokenLoss",
     accelerator: "Accelerator",
+    size: int,
 ) -> "torch.Tensor":
     """Add up the gradient of this process's share of a global batch, at most `size` rows at a time; return its loss.
 
@@ -126,7 +126,7 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples) -> N
     training.start_trackers(accelerator, run.paths.root.name, name)
     adam, schedule = training.optimiser_of(model, e, work.epochs * steps_per_epoch)
     loss_of, optimizer = accelerator.prepare(training.loss_of(model, e), adam)
-    micro_batch = training.MicroBatchSize(e.micro_batch_size, str(name))
+    micro_batch = training.MicroBatchSize(e.micro_batch_size, "training on")
     first, seconds_before = _go_on(kept, steps_per_epoch, model, adam, schedule)
     started = time.perf_counter() - seconds_before
     model.train()
@@ -142,12 +142,8 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples) -> N
                 progress.skip(bar)
                 continue
             torch.manual_seed(derive_seed(e.seed, "dropout", name.role, name.seed, step, accelerator.process_index))
-            share = micro_batch.fit(
-                partial(
-                    gradient, batch, samples=samples, batch_size=e.batch_size, loss_of=loss_of, accelerator=accelerator
-                ),
-                undo=optimizer.zero_grad,
-            )
+            this_gradient = partial(gradient, batch, samples, e.batch_size, loss_of, accelerator)
+            share = micro_batch.fit(this_gradient, undo=optimizer.zero_grad)
             # Whichever process is asked to stop, all do after the same step.
             both = torch.stack([share, torch.full_like(share, stopped() is not None)])
             loss, stops = accelerator.reduce(both, "mean").tolist()

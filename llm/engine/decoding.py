@@ -36,7 +36,7 @@ class Decoder(Protocol):
     """Next-token logits for a fixed number of slots."""
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Put ids [n] at positions [n] of the n slots; logits [n, V] of what follows, in the model's dtype."""
+        """Put ids [n] at positions [n] of the n slots; return logits [n, V] of what follows, in the model's dtype."""
 
     def keep(self, slots: torch.Tensor) -> None:
         """Go on with these slots [m] (indices) alone."""
@@ -44,7 +44,7 @@ class Decoder(Protocol):
 
 @contextmanager
 def decoder(model: PreTrainedModel, num_slots: int, max_length: int) -> Iterator[Decoder]:
-    """The fastest decoder that is exact for the model: with a cache where its attention is known, else without."""
+    """Yield the fastest decoder that is exact for a model: with a cache where its attention is known, else without."""
     if not _attends_to_everything(model, max_length):
         yield RecomputingDecoder(model, num_slots, max_length)
         return
@@ -63,7 +63,7 @@ def decoder(model: PreTrainedModel, num_slots: int, max_length: int) -> Iterator
 
 
 def fitting_batch_size(model: PreTrainedModel, max_length: int, at_most: int) -> int:
-    """How many slots fit into half of the memory that is free: `at_most`, or that halved until it fits."""
+    """Return how many slots fit into half of the memory that is free: `at_most`, or that halved until it fits."""
     text = model.config.get_text_config()
     logits = text.vocab_size * (model.dtype.itemsize + 8)  # as they come, and in float32 with their exponentials
     cache = 0
@@ -80,11 +80,6 @@ def fitting_batch_size(model: PreTrainedModel, max_length: int, at_most: int) ->
     return at_most
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a type for a full GPU and only a message for a full machine."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 # ------------------------------------------------------------------------------------------------ with a cache
 
 
@@ -93,7 +88,7 @@ class UnknownAttention(NotImplementedError):
 
 
 def _attends_to_everything(model: PreTrainedModel, max_length: int) -> bool:
-    """Whether every layer attends to all earlier tokens of a sequence of max_length."""
+    """Return whether every layer attends to all earlier tokens of a sequence of max_length."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None) or max_length

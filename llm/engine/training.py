@@ -11,9 +11,9 @@ from transformers import PreTrainedModel, get_wsd_schedule
 from llm import processes
 from llm.config import Experiment
 from llm.distributions import Distribution
-from llm.engine.decoding import is_out_of_memory
+from llm.engine.memory import BatchSize, is_out_of_memory
 from llm.engine.next_token import NextTokenLoss
-from llm.processes import UsageError, say
+from llm.processes import UsageError
 
 
 def accelerator_of(experiment: Experiment, dtype: torch.dtype, directory: Path) -> Accelerator:
@@ -72,28 +72,19 @@ def loss_of(model: PreTrainedModel, experiment: Experiment) -> NextTokenLoss:
     return loss
 
 
-class MicroBatchSize:
-    """How many sequences go through a model at once: halved when memory runs out, with the global batch as it is."""
+class MicroBatchSize(BatchSize):
+    """How many sequences go through a model at once; the global batch stays as it is.
 
-    def __init__(self, size: int, title: str):
-        self.size, self.title = size, title
+    UsageError on several processes, which would have to agree on it in the middle of a reduction.
+    """
 
-    def fit(self, work: Callable[..., torch.Tensor], undo: Callable[[], None]) -> torch.Tensor:
-        """Return work(size=...), after undo() at half the size where memory ran out.
-
-        UsageError on several processes, which would have to agree on it in the middle of a reduction.
-        """
-        while True:
-            try:
-                return work(size=self.size)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or self.size == 1:
-                    raise
-                if processes.count() > 1:
-                    raise UsageError(
-                        f"{self.title}: out of memory with micro-batches of {self.size}: lower micro_batch_size, "
-                        "which changes neither the global batch nor the results"
-                    ) from None
-            undo()
-            self.size //= 2
-            say(f"out of memory: the global batch in micro-batches of {self.size}")
+    def fit(self, work: Callable[[int], torch.Tensor], undo: Callable[[], object] = lambda: None) -> torch.Tensor:
+        try:
+            return super().fit(work, undo) if processes.count() == 1 else work(self.size)
+        except RuntimeError as error:
+            if processes.count() == 1 or not is_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"out of memory with micro-batches of {self.size}: lower micro_batch_size, which changes neither the "
+                "global batch nor the results"
+            ) from None
