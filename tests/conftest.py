@@ -1,6 +1,7 @@
 """What the tests share: a command line's result, and language models small enough to enumerate."""
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import os
@@ -13,12 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm import config
+from llm import config, processes
 from llm.config import REPOSITORY, Experiment
-from llm.models import Language
+from llm.distributions import Language
+from llm.pipeline import SCRIPTS, Work
+from llm.run import Run
+from llm.store import files
+from llm.store.paths import Paths
 
 PROMPT, EOS = 0, 2
-SCRIPTS = ["run_generate_data.sh", "run_train.sh", "run_eval_perplexity.sh", "run_eval_precision_and_recall.sh"]
+TELLS_OF_RUNS = ("timings.jsonl", "provenance.json")
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
@@ -37,11 +42,12 @@ def contents(root: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in root.rglob("*")
-        if path.is_file() and path.name not in (".lock", ".claims", "timings.jsonl")
+        if path.is_file() and not path.name.startswith(".lock") and path.name not in TELLS_OF_RUNS
     }
 
 
-STAGE = re.compile(r"^(?:NPROC=1 )?stage (\S+)(.*)$", re.MULTILINE)  # in a script: a module, and its arguments
+# In a script: a module, and its arguments; variables may be set before it, and a condition stand before these.
+STAGE = re.compile(r"^(?:[^#\n]*(?:\|\||&&) )?(?:\w+=\S+ )*stage (\S+)(.*)$", re.MULTILINE)
 
 
 def within(module: str, *arguments: str) -> str:
@@ -52,16 +58,49 @@ def within(module: str, *arguments: str) -> str:
     return printed.getvalue()
 
 
-def chain_within(*flags: str) -> None:
-    """The stages of the four scripts, in order, in this process."""
-    for script in SCRIPTS:
-        for module, rest in STAGE.findall((REPOSITORY / script).read_text()):
-            within(module, *rest.replace('"$@"', "").split(), *flags)
+def stages(script: str) -> list[list[str]]:
+    """The command lines that a script runs in order, each a module and its own flags."""
+    found = STAGE.findall((REPOSITORY / script).read_text())
+    return [[module, *rest.replace('"$@"', "").split()] for module, rest in found]
+
+
+def chain_within(*flags: str) -> dict[str, str]:
+    """What the stages of each of the four scripts print, run in order in this process."""
+    return {script: "".join(within(*stage, *flags) for stage in stages(script)) for script in SCRIPTS}
+
+
+def refusal(module: str, *arguments: str) -> str:
+    """The line on stderr with which an entry, run in this process, ends with exit code 2."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stderr(io.StringIO()) as told,
+        pytest.raises(SystemExit) as ended,
+    ):
+        patch.setattr(processes, "stop_on_signals", lambda: None)
+        processes.run_entry(lambda: within(module, *arguments))
+    line = told.getvalue()
+    assert ended.value.code == 2 and line.startswith("error: ") and line.count("\n") == 1, line
+    return line
+
+
+def run_of(experiment: Experiment, root: Path, language: Language) -> Run:
+    """A run whose p* is its language alone: for models that a test makes itself."""
+    found = Run(experiment, Paths(root))
+    with files.atomic(found.paths.ground_truth) as temporary:
+        temporary.mkdir()
+        files.write_json(temporary / "distribution.json", dataclasses.asdict(language))
+        files.seal(temporary)
+    return found
+
+
+def work_of(run: Run, kind: str, model: str, seed: int | None = 0) -> Work:
+    """The first work of a kind with the weights of a model."""
+    return next(work for work in run.works(kind) if (work.by.model, work.by.seed) == (model, seed))
 
 
 @pytest.fixture
 def smoke() -> Experiment:
-    return config.build(config.read_yaml(config.find_profile("smoke")))
+    return config.load("smoke")
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """The shell scripts name only what exists."""
 
+import importlib.util
 import re
 
 import pytest
-from conftest import STAGE, entry, run
+from conftest import SCRIPTS as STAGES
+from conftest import entry, run, stages
 
 from llm.config import REPOSITORY
 
-SCRIPTS = sorted([*REPOSITORY.glob("run_*.sh"), *REPOSITORY.glob("scripts/*.sh"), REPOSITORY / ".ci" / "run"])
+SCRIPTS = sorted([*REPOSITORY.glob("run_*.sh"), *REPOSITORY.glob("scripts/**/*.sh"), REPOSITORY / ".ci" / "run"])
+SCRIPTS += sorted(REPOSITORY.glob("scripts/slurm/*.sbatch"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -21,26 +24,33 @@ def test_errors_stop_the_script(script):
 
 
 def test_there_are_four_stages():
-    names = ["run_eval_perplexity", "run_eval_precision_and_recall", "run_generate_data", "run_train"]
-    assert sorted(path.stem for path in REPOSITORY.glob("run_*.sh")) == names
+    assert sorted(path.name for path in REPOSITORY.glob("run_*.sh")) == sorted(STAGES)
 
 
-@pytest.mark.parametrize("script", sorted(REPOSITORY.glob("run_*.sh")), ids=lambda path: path.name)
-def test_modules_and_flags_exist(script):
-    stages = STAGE.findall(script.read_text())
-    assert stages
-    for module, rest in stages:
-        told = entry(module, "--help")
-        assert told.returncode == 0, told.stderr
-        for flag in [*re.findall(r"--[\w-]+", rest), "--profile", "--out"]:
-            assert re.search(rf"{flag}\b", told.stdout), f"{module} has no {flag}"
+@pytest.mark.parametrize("module", sorted({stage[0] for script in STAGES for stage in stages(script)}))
+def test_a_module_has_every_flag_that_a_stage_gives_it(module):
+    given = {"--profile", "--out", *(["--part"] if module.startswith("llm.") else [])}
+    for name, *own in (stage for script in STAGES for stage in stages(script)):
+        given |= {each for each in own if each.startswith("--") and name == module}
+    told = entry(module, "--help")
+    assert told.returncode == 0, told.stderr
+    for flag in given:
+        assert re.search(rf"{flag}\b", told.stdout), f"{module} has no {flag}"
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *REPOSITORY.glob("**/README.md")], ids=lambda path: path.name)
+def test_modules_that_are_run_exist(path):
+    for module in re.findall(r"python -m ((?:llm|scripts)[\w.]+\w)(?!\.`)", path.read_text()):
+        found = importlib.util.find_spec(module)
+        assert found, module
+        assert found.origin or importlib.util.find_spec(f"{module}.__main__"), module
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_files_that_a_script_names_exist(script):
     for name in re.findall(r"(?:\$repository/|(?<![\w/$]))([\w./-]+\.(?:sh|py|txt|md))\b", script.read_text()):
         name = name.lstrip("/")  # of "$(dirname ...)/scripts/launch.sh"
-        assert (REPOSITORY / name).is_file() or (REPOSITORY / "scripts" / name).is_file(), name
+        assert any((place / name).is_file() for place in (REPOSITORY, REPOSITORY / "scripts", script.parent)), name
 
 
 def test_an_environment_without_the_packages_is_one_line():

@@ -6,7 +6,9 @@ import pytest
 import yaml
 from conftest import chain_within, within
 
-from llm import models, shards
+from llm import models
+from llm.run import open_run
+from llm.table import read_table
 
 
 @pytest.mark.parametrize(
@@ -20,13 +22,14 @@ from llm import models, shards
 )
 def test_the_chain_with_other_architectures(spec, tmp_path):
     """As ground truth (from a directory that a model was saved to), as teacher and as students."""
-    config = models._config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
-    models._random_weights(config, 0).save_pretrained(tmp_path / "model")
+    config = models.config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
+    models.with_random_weights(config, 0).save_pretrained(tmp_path / "model")
     flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
     flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
+    flags += ["--num_bootstrap", "100"]
     chain_within("--profile", "smoke", "--out", str(tmp_path / "run"), *flags)
-    result = json.loads((tmp_path / "run/results/precision_recall.json").read_text())
-    assert [row["model"] for row in result["models"]] == ["teacher", "student_direct", "student_tau0.80"]
+    table = read_table(tmp_path / "run/results/table.csv")
+    assert list(table["model"].unique()) == ["ground_truth", "teacher", "student_direct", "student_tau0.80"]
 
 
 def test_several_prompts_through_the_stages(tmp_path):
@@ -35,7 +38,8 @@ def test_several_prompts_through_the_stages(tmp_path):
     stages = ["generate_data"], ["train", "--models", "teacher"], ["eval_perplexity", "--models", "teacher"]
     for module, *arguments in stages:
         within(f"llm.{module}", *flags, *arguments)
-    samples = shards.read(tmp_path / "samples/ground_truth/tau1.00/train")
+    run, _ = open_run("", flags)
+    samples = run.samples(next(work.data for work in run.works("train")))
     starts = [tuple(samples[i][: samples.num_prompt[i]].tolist()) for i in range(200)]
     assert set(starts) == {(0,), (5, 6), (5, 7, 8)}
     assert min(starts.count(each) for each in set(starts)) > 40  # of 200/3, 4 standard deviations off

@@ -2,10 +2,11 @@
 
 import errno
 import os
+import subprocess
 
 import pytest
 
-from llm import files
+from llm.store import files
 
 
 def test_a_block_that_raises_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -33,21 +34,63 @@ def test_a_full_disk_is_told_with_the_path_and_the_bytes(tmp_path, told):
     assert os.listdir(tmp_path) == []
 
 
-def test_leftovers_of_killed_processes_are_removed(tmp_path):
-    (tmp_path / "x" / ".a.12.tmp").mkdir(parents=True)
-    (tmp_path / "x" / ".a.12.tmp" / "part").write_text("")
-    (tmp_path / ".b.3.tmp").write_text("")
-    (tmp_path / "kept.tmp").write_text("")
-    files.remove_leftovers(tmp_path)
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["kept.tmp", "x"]
+def test_a_full_disk_is_told_of_a_log_too(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"disk full after 5 bytes of it: '.*/log'"),
+        files.appending(tmp_path / "log") as f,
+    ):
+        f.write("half\n")
+        f.flush()
+        raise OSError(errno.ENOSPC, "No space left")
+
+
+def left(root) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
+
+
+@pytest.fixture
+def littered(tmp_path):
+    """A directory with what is kept, and with half-written files of a dead process, of this one and of another host."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    owners = [f"{files.HOST}.{dead.pid}", f"{files.HOST}.{os.getpid()}", "elsewhere.1"]
+    for name in (*(f".half.{owner}.tmp" for owner in owners), *(f".set.{owner}.tmp/deep/part" for owner in owners)):
+        for path in (tmp_path / name, tmp_path / "deep" / name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("half")
+    for name in ("kept.tmp", ".kept", ".a.12.tmp"):
+        (tmp_path / name).write_text("whole")
+    return tmp_path
+
+
+def test_leftovers_of_killed_processes_are_removed_whatever_they_are_in(littered):
+    files.remove_leftovers(littered, alone=True)
+    assert left(littered) == [".a.12.tmp", ".kept", "deep", "kept.tmp"]
+
+
+def test_beside_other_writers_only_what_a_dead_process_of_this_host_left_is_removed(littered):
+    before = left(littered)
+    files.remove_leftovers(littered, alone=False)
+    gone = set(before) - set(left(littered))
+    alive = {f"{files.HOST}.{os.getpid()}", "elsewhere.1"}
+    assert len(gone) == 2 * 4 and not any(owner in name for owner in alive for name in gone)
+    assert {name for name in before if any(owner in name for owner in alive)} <= set(left(littered))
+
+
+def test_what_a_running_process_writes_is_named_so_that_the_others_leave_it(tmp_path):
+    with files.atomic(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        files.remove_leftovers(tmp_path, alone=False)
+        assert temporary.exists()
+    assert left(tmp_path) == ["a"]
 
 
 def test_a_seal_names_what_is_not_as_it_was(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-    assert files.broken_seal(tmp_path) == files.SEAL
+    assert files.broken_seal(tmp_path) == files.SEAL and files.seal_hash(tmp_path) is None
     files.seal(tmp_path)
-    assert files.broken_seal(tmp_path) is None
+    assert files.broken_seal(tmp_path) is None and len(files.seal_hash(tmp_path)) == 64
     (tmp_path / "b").write_text("c")
     assert files.broken_seal(tmp_path) == "b"
     (tmp_path / "a").unlink()
@@ -72,22 +115,12 @@ def test_a_record_of_which_any_character_has_changed_is_no_record(tmp_path):
     assert files.read_record(tmp_path / "none.json") is None
 
 
-def test_leftovers_are_removed_whatever_they_are_in(tmp_path):
-    for name in (".one.1.tmp", "deep/.two.2.tmp", ".directory.3.tmp/.three.4.tmp", ".directory.3.tmp/four"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("half")
-    (tmp_path / "kept").write_text("whole")
-    files.remove_leftovers(tmp_path, "one")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".directory.3.tmp", "deep", "kept"]
-    files.remove_leftovers(tmp_path)
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["deep", "kept"]
-
-
 def test_a_record_in_the_place_of_another_is_no_record(tmp_path):
     for name in ("one", "other"):
         files.write_record(tmp_path / name / "selection.json", {"model": name})
     path = tmp_path / "one" / "selection.json"
     assert files.read_record(path, model="one") == {"model": "one"}
     assert files.read_record(path, model="other") is None
+    assert files.read_record(path, model="one", bound="to something") is None
     (tmp_path / "one" / "training.json").write_bytes(path.read_bytes())
     assert files.read_record(tmp_path / "one" / "training.json", model="one") is None

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llm.next_token import IGNORED, NextTokenLoss
+from llm.engine.next_token import IGNORED, NextTokenLoss
 
 VOCABULARY = 40
 SIZE = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, intermediate_size=48)

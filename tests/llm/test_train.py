@@ -1,26 +1,31 @@
 """Training: the loss it minimises, the order of its data, and that what should be learned is."""
 
-import dataclasses
 import json
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import work_of
 
-from llm import models
+from llm import config, models
+from llm.config import Experiment
+from llm.distributions import Language, Samples
 from llm.likelihood import log_likelihood
-from llm.models import Language
-from llm.paths import Paths
-from llm.sampling import Stream, sample
-from llm.shards import Samples
+from llm.processes import UsageError
+from llm.randomness import Stream, derive_seed
+from llm.run import Run
+from llm.sampling import sample
+from llm.store.paths import Paths
 from llm.train import epoch_batches, micro_batches, train
 
 LANGUAGE = Language(64, ((0,),), (1,))
 STOP = 0.3
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def geometric() -> Samples:
     """A letter repeated until a coin of probability STOP ends the sequence; at most 23 generated ids."""
     generator = np.random.default_rng(0)
@@ -29,12 +34,42 @@ def geometric() -> Samples:
     return Samples.of(sequences, 1, np.zeros(len(sequences)))
 
 
-def log_of(where: Paths, name: str) -> list[dict]:
-    return [json.loads(line) for line in where.log(name, 0).read_text().splitlines()]
+@dataclass
+class Trained:
+    """What a training left."""
+
+    run: Run
+
+    @property
+    def record(self) -> dict:
+        return self.run.training(work_of(self.run, "train", "student_direct"))
+
+    @property
+    def directory(self) -> Path:
+        return self.run.paths.checkpoints(work_of(self.run, "train", "student_direct").by)
+
+    @property
+    def log(self) -> list[dict]:
+        return [json.loads(line) for line in (self.directory / "log.jsonl").read_text().splitlines()]
+
+    def model(self, epoch: int):
+        return models.load(self.directory / f"epoch-{epoch}", torch.float32, torch.device("cpu"))
 
 
-def student(smoke):
-    return models.build(smoke.student, "student", LANGUAGE, 0)
+def student(experiment: Experiment):
+    return models.build(experiment.student, "student", LANGUAGE, 0)
+
+
+def trained(experiment: Experiment, samples: Samples, root: Path, model=None) -> Trained:
+    run = Run(experiment, Paths(root))
+    train(run, work_of(run, "train", "student_direct"), model or student(experiment), samples)
+    return Trained(run)
+
+
+@pytest.fixture(scope="module")
+def twice(geometric, tmp_path_factory) -> list[Trained]:
+    """The direct student of the smoke profile, trained two times."""
+    return [trained(config.load("smoke"), geometric, tmp_path_factory.mktemp(name)) for name in ("one", "other")]
 
 
 def test_every_row_once_an_epoch_and_like_lengths_together():
@@ -80,52 +115,37 @@ def test_a_compiled_model_learns_the_same(smoke, geometric, tmp_path):
     """Compiled once for all lengths, not once for each."""
     from torch._dynamo.utils import counters
 
-    logs = []
+    both = []
     for compiled in (False, True):
-        where = Paths(tmp_path / str(compiled))
-        experiment = dataclasses.replace(smoke, torch_compile=compiled, student_epochs=1)
+        experiment = smoke.with_values(torch_compile=compiled, student_epochs=1)
         counters.clear()
-        train(student(smoke), geometric.take(np.arange(320)), "student_direct", 0, experiment, where)
-        logs.append(log_of(where, "student_direct"))
+        both.append(trained(experiment, geometric.take(np.arange(320)), tmp_path / str(compiled)))
         assert (counters["stats"]["unique_graphs"] > 0) == compiled
     assert counters["stats"]["unique_graphs"] <= 3
-    losses = [[row["loss"] for row in log] for log in logs]
+    losses = [[row["loss"] for row in each.log] for each in both]
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
-    kept = [
-        models.load(Paths(tmp_path / name).checkpoint("student_direct", 0, 1), torch.float32, torch.device("cpu"))
-        for name in ("False", "True")
-    ]
-    assert kept[0].state_dict().keys() == kept[1].state_dict().keys()
+    assert both[0].model(1).state_dict().keys() == both[1].model(1).state_dict().keys()
 
 
-def test_the_first_loss_is_the_negative_log_likelihood_per_token(smoke, geometric, tmp_path):
+def test_the_first_loss_is_the_negative_log_likelihood_per_token(smoke, geometric, twice):
     """Of the first global batch under the initial weights, EOS counted, the prompt not."""
-    model, where = student(smoke), Paths(tmp_path)
-    total = log_likelihood(model, geometric, 64)
-    train(model, geometric, "student_direct", 0, smoke, where)
-    first = log_of(where, "student_direct")[0]
-    order = models.derive_seed(smoke.seed, "order", "student", 0, 1)
+    total, first = log_likelihood(student(smoke), geometric, 64), twice[0].log[0]
+    order = derive_seed(smoke.seed, "order", "student", 0, 1)
     batch = epoch_batches(geometric.lengths, smoke.batch_size, order)[0]
     assert first["tokens"] == geometric.num_scored[batch].sum()
     assert first["loss"] == pytest.approx(-total[batch].sum() / geometric.num_scored[batch].sum(), rel=1e-5)
 
 
-def test_micro_batches_change_nothing(smoke, geometric, tmp_path):
-    logs = []
-    for size in (32, 5):
-        where = Paths(tmp_path / str(size))
-        experiment = dataclasses.replace(smoke, micro_batch_size=size, student_epochs=1)
-        train(student(smoke), geometric, "student_direct", 0, experiment, where)
-        logs.append(log_of(where, "student_direct"))
-    for one, other in zip(*logs, strict=True):
+def test_micro_batches_change_nothing(smoke, geometric, twice, tmp_path):
+    small = trained(smoke.with_values(micro_batch_size=5), geometric, tmp_path)
+    for one, other in zip(small.log, twice[0].log, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
         assert one["learning_rate"] == other["learning_rate"]
 
 
 def test_the_schedule_warms_up_stays_and_decays(smoke, geometric, tmp_path):
-    experiment = dataclasses.replace(smoke, warmup_fraction=0.1, decay_fraction=0.2)
-    train(student(smoke), geometric, "student_direct", 0, experiment, Paths(tmp_path))
-    rates = [row["learning_rate"] for row in log_of(Paths(tmp_path), "student_direct")]
+    rates = trained(smoke.with_values(warmup_fraction=0.1, decay_fraction=0.2), geometric, tmp_path).log
+    rates = [row["learning_rate"] for row in rates]
     warm, flat = round(0.1 * len(rates)), round(0.8 * len(rates)) - 1
     assert rates[0] < rates[1] < rates[warm]
     assert set(rates[warm + 1 : flat]) == {smoke.learning_rate}
@@ -135,12 +155,15 @@ def test_the_schedule_warms_up_stays_and_decays(smoke, geometric, tmp_path):
     np.testing.assert_allclose(falls, falls[0], rtol=1e-6)  # linearly
 
 
-def test_a_trained_model_stops_by_itself_at_the_right_rate(smoke, geometric, tmp_path):
-    where = Paths(tmp_path)
-    train(student(smoke), geometric, "student_direct", 0, smoke, where)
-    model = models.load(where.checkpoint("student_direct", 0, 2), torch.float32, torch.device("cpu"))
+def test_a_trained_model_stops_by_itself_at_the_right_rate(twice):
     drawn = sample(
-        model, LANGUAGE, range(2000), stream=Stream.of("stop"), temperature=1.0, max_length=24, batch_size=256
+        twice[0].model(2),
+        LANGUAGE,
+        range(2000),
+        stream=Stream.of("stop"),
+        temperature=1.0,
+        max_length=24,
+        batch_size=256,
     )
     ended = drawn.ids[drawn.offsets[1:] - 1] == 1
     assert ended.mean() > 0.98
@@ -149,31 +172,26 @@ def test_a_trained_model_stops_by_itself_at_the_right_rate(smoke, geometric, tmp
     assert rate == pytest.approx(STOP, abs=0.03)
 
 
-def test_training_leaves_a_checkpoint_an_epoch_and_the_mark_of_completion(smoke, geometric, tmp_path):
-    where = Paths(tmp_path)
-    train(student(smoke), geometric, "student_direct", 0, smoke, where)
-    assert [where.checkpoint("student_direct", 0, epoch).is_dir() for epoch in (1, 2, 3)] == [True, True, False]
-    record = json.loads(where.training("student_direct", 0).read_text())
-    assert record["num_steps"] == len(log_of(where, "student_direct")) == 2 * 47
-    assert record["num_tokens"] == 2 * geometric.num_scored.sum()
+def test_training_leaves_a_checkpoint_an_epoch_and_the_mark_of_completion(geometric, twice):
+    one = twice[0]
+    assert [(one.directory / f"epoch-{epoch}").is_dir() for epoch in (1, 2, 3)] == [True, True, False]
+    assert one.record["num_steps"] == len(one.log) == 2 * 47
+    assert one.record["num_tokens"] == 2 * geometric.num_scored.sum()
+    assert one.run.is_trained(work_of(one.run, "train", "student_direct"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(smoke, geometric, tmp_path):
-    from llm.config import UsageError
-
     model = student(smoke)
     with torch.no_grad():
         model.model.norm.weight[0] = torch.nan
     with pytest.raises(UsageError, match="at step 1"):
-        train(model, geometric, "student_direct", 0, smoke, Paths(tmp_path))
-    assert not Paths(tmp_path).training("student_direct", 0).exists()
+        trained(smoke, geometric, tmp_path, model)
+    assert not list(tmp_path.rglob("training.json"))
 
 
-def test_seed_zero_is_a_seed(smoke, geometric, tmp_path):
+def test_seed_zero_is_a_seed(twice):
     """Two trainings with it are the same, byte for byte."""
-    weights = []
-    for name in ("a", "b"):
-        where = Paths(tmp_path / name)
-        train(student(smoke), geometric, "student_direct", 0, dataclasses.replace(smoke, student_epochs=1), where)
-        weights.append((where.checkpoint("student_direct", 0, 1) / "model.safetensors").read_bytes())
-    assert weights[0] == weights[1]
+    for epoch in (1, 2):
+        one, other = ((each.directory / f"epoch-{epoch}/model.safetensors").read_bytes() for each in twice)
+        assert one == other
+    assert [row["loss"] for row in twice[0].log] == [row["loss"] for row in twice[1].log]

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from conftest import run_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llm import config, decoding, processes, shards
-from llm.decoding import CachedDecoder, RecomputingDecoder, decoder, fitting_batch_size
-from llm.models import Language
-from llm.paths import Paths, Source
-from llm.sampling import SampleSet, draw_set
+from llm import config
+from llm.distributions import Language, Samples
+from llm.engine import decoding
+from llm.engine.decoding import CachedDecoder, RecomputingDecoder, decoder, fitting_batch_size
+from llm.pipeline import TRUTH
+from llm.sampling import draw_shards
 
 VOCABULARY = 30
 SIZE = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
@@ -84,48 +86,44 @@ def test_the_batch_is_halved_until_it_fits(monkeypatch):
     assert fitting_batch_size(model, 100, 256) == 1
 
 
+def drawn(model, root, num: int = 5, **values) -> Samples:
+    """Sequences of a model, drawn into the store and read from it."""
+    experiment = config.load("smoke", num_test=num, max_length=12, prompt=[1], **values)
+    run = run_of(experiment, root, Language(VOCABULARY, ((1,),), (3,)))
+    draw_shards(run, run.test_set(TRUTH), list(range(len(run.sample_files(run.test_set(TRUTH)).ranges))), model)
+    return run.samples(run.test_set(TRUTH))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_architecture_can_be_drawn_as_a_set(name, tmp_path):
-    model, _ = tiny(name)
-    values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "prompt": [1]}
-    sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path / "set")
-    draw_set(sample_set, model, Language(VOCABULARY, ((1,),), (3,)), config.build(values), Paths(tmp_path))
-    assert len(shards.read(tmp_path / "set")) == 5
+    assert len(drawn(tiny(name)[0], tmp_path)) == 5
+
+
+def disturb(monkeypatch, error: RuntimeError, most_slots: int) -> None:
+    """Let a step of more slots than this raise an error."""
+    whole_step = CachedDecoder.step
+
+    def step(self, ids, positions):
+        if len(ids) > most_slots:
+            raise error
+        return whole_step(self, ids, positions)
+
+    monkeypatch.setattr(CachedDecoder, "step", step)
 
 
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, monkeypatch, capsys, error):
-    model, _ = tiny("llama")
-    values = config.read_yaml(config.find_profile("smoke")) | {"max_length": 12, "shard_size": 60}
-    experiment = config.build(values | {"sampling_batch_size": 64, "prompt": [1]})
-    language = Language(VOCABULARY, ((1,),), (3,))
-    source = Source("ground_truth")
-    draw_set(SampleSet(source, "test", 90, tmp_path / "plenty"), model, language, experiment, Paths(tmp_path))
-    whole_step = CachedDecoder.step
-
-    def step(self, ids, positions):
-        if len(ids) > 20:
-            raise error
-        return whole_step(self, ids, positions)
-
-    monkeypatch.setattr(CachedDecoder, "step", step)
-    draw_set(SampleSet(source, "test", 90, tmp_path / "scarce"), model, language, experiment, Paths(tmp_path))
+    model, sizes = tiny("llama")[0], dict(num=90, shard_size=60, sampling_batch_size=64)
+    plenty = drawn(model, tmp_path / "plenty", **sizes)
+    disturb(monkeypatch, error, 20)
+    scarce = drawn(model, tmp_path / "scarce", **sizes)
     assert "drawing 16 sequences at a time" in capsys.readouterr().out
-    plenty, scarce = (shards.read(tmp_path / name) for name in ("plenty", "scarce"))
     assert (plenty.ids == scarce.ids).all() and (plenty.offsets == scarce.offsets).all()
 
 
 def test_another_error_is_not_taken_for_a_full_memory(tmp_path, monkeypatch):
-    model, _ = tiny("llama")
-    experiment = config.build(config.read_yaml(config.find_profile("smoke")) | {"prompt": [1]})
-
-    def step(self, ids, positions):
-        raise RuntimeError("something else")
-
-    monkeypatch.setattr(CachedDecoder, "step", step)
-    assert processes.count() == 1
+    disturb(monkeypatch, RuntimeError("something else"), 1)
     with pytest.raises(RuntimeError, match="something else"):
-        sample_set = SampleSet(Source("ground_truth"), "test", 5, tmp_path / "set")
-        draw_set(sample_set, model, Language(VOCABULARY, ((1,),), ()), experiment, Paths(tmp_path))
+        drawn(tiny("llama")[0], tmp_path)

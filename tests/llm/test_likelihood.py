@@ -5,21 +5,12 @@ import pytest
 import torch
 from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 
-from llm.likelihood import (
-    cross_entropy,
-    log_likelihood,
-    mean_estimate,
-    perplexity,
-    position_estimates,
-    position_sums,
-    ratio_difference,
-    ratio_estimate,
-    score_tokens,
-)
-from llm.models import Language
-from llm.next_token import NextTokenLoss
-from llm.sampling import Stream, sample
-from llm.shards import Samples
+from llm.distributions import Samples
+from llm.engine.next_token import NextTokenLoss
+from llm.likelihood import log_likelihood, score_tokens
+from llm.metrics import cross_entropy, perplexity
+from llm.randomness import Stream
+from llm.sampling import sample
 
 MAX_LENGTH = 4
 EVERYTHING = enumerate_sequences(MAX_LENGTH)
@@ -67,15 +58,6 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(monkeypatch, capsys)
     assert capsys.readouterr().out.splitlines()[-1] == "out of memory: scoring 2 sequences at a time"
 
 
-def test_an_interval_over_seeds_holds_the_mean_as_often_as_it_says():
-    """2,000 times five normal values: 95 % of the t intervals hold the mean; those of a normal distribution do not."""
-    generator = np.random.default_rng(0)
-    estimates = [mean_estimate(generator.normal(3, 2, 5)) for _ in range(2000)]
-    held = np.mean([each.low <= 3 <= each.high for each in estimates])
-    assert 0.935 < held < 0.965
-    assert mean_estimate([1.0, 3.0]).value == 2 and mean_estimate([1.0, 3.0]).high == pytest.approx(2 + 12.7062)
-
-
 def test_against_enumeration():
     model = tiny_llama(1)
     samples = Samples.of(EVERYTHING, 1, np.zeros(len(EVERYTHING)))
@@ -92,9 +74,8 @@ def test_the_end_of_sequence_is_scored():
     assert long - short == pytest.approx(stop, abs=1e-6)
 
 
-def test_precision_recall_entropy_and_kl_against_exact_sums():
+def test_precision_recall_entropy_and_kl_against_exact_sums(language):
     """Estimated from samples, computed from all sequences of both models; the intervals are four times as wide."""
-    language = Language(3, ((0,),), (2,))
     p_star, student = tiny_llama(1), tiny_llama(2)
     log_p, log_q = (exact_log_probabilities(model, EVERYTHING) for model in (p_star, student))
     p, q = np.exp(log_p), np.exp(log_q)
@@ -111,7 +92,7 @@ def test_precision_recall_entropy_and_kl_against_exact_sums():
         weight, log_other, entropy, kl = exact[name]
         truth = np.array([(weight * log_other).sum(), entropy, kl])
         assert truth[0] == pytest.approx(-entropy - kl)
-        for unit, count in (("per_sequence", 1.0), ("per_token", (weight * tokens).sum())):
+        for unit, count in (("sequence", 1.0), ("token", (weight * tokens).sum())):
             terms = found[unit]
             for estimate, value in zip((terms.log_likelihood, terms.entropy, terms.kl), truth / count, strict=True):
                 assert abs(estimate.value - value) < 2 * (estimate.high - estimate.low)
@@ -120,52 +101,12 @@ def test_precision_recall_entropy_and_kl_against_exact_sums():
             assert terms.log_likelihood.value == pytest.approx(-terms.entropy.value - terms.kl.value, abs=1e-9)
 
 
-def test_perplexity_weighs_tokens_not_batches():
-    """Two sequences of 1 and 3 tokens at probability 1/2 and 1/8 a token: exp((ln 2 + 9 ln 2) / 4)."""
-    log_prob = np.log(2) * np.array([-1.0, -9.0])
-    assert perplexity(log_prob, np.array([1, 3])) == pytest.approx(2**2.5)
-
-
 def test_a_uniform_model_has_the_vocabulary_as_perplexity():
     model = tiny_llama(1, vocab_size=50)
     with torch.no_grad():
         model.lm_head.weight.zero_()
     samples = mixed_samples()
     assert perplexity(log_likelihood(model, samples, 4), samples.num_scored) == pytest.approx(50, rel=1e-5)
-
-
-def test_intervals_cover_as_often_as_they_say():
-    """A ratio with correlated parts: about 95 % of 300 intervals hold the true value."""
-    generator = np.random.default_rng(1)
-    hits = 0
-    for seed in range(300):
-        lengths = generator.integers(5, 40, 200)
-        totals = generator.normal(-3.0 * lengths, 2 * np.sqrt(lengths))
-        estimate = ratio_estimate(totals, lengths, 400, seed)
-        hits += estimate.low <= -3.0 <= estimate.high
-    assert 0.90 <= hits / 300 <= 0.99
-
-
-def test_intervals_of_a_difference_cover_as_often_as_they_say():
-    """Two independent sets of other sizes, the second's ratio 0.1 higher."""
-    generator = np.random.default_rng(2)
-    hits = 0
-    for seed in range(200):
-        pair = []
-        for num, mean in ((150, -3.0), (250, -2.9)):
-            lengths = generator.integers(5, 40, num)
-            pair.append((generator.normal(mean * lengths, 2 * np.sqrt(lengths)), lengths))
-        estimate = ratio_difference(*pair, 400, seed)
-        ratios = [totals.sum() / lengths.sum() for totals, lengths in pair]
-        assert estimate.value == pytest.approx(ratios[1] - ratios[0], abs=1e-12)
-        hits += estimate.low <= 0.1 <= estimate.high
-    assert 0.90 <= hits / 200 <= 0.99
-
-
-def test_intervals_are_seeded():
-    values, ones = np.arange(10.0), np.ones(10)
-    assert ratio_estimate(values, ones, 200, 3) == ratio_estimate(values, ones, 200, 3)
-    assert ratio_estimate(values, ones, 200, 3) != ratio_estimate(values, ones, 200, 4)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 0.8, 1.7])
@@ -190,14 +131,3 @@ def test_embeddings_are_means_over_the_generated_ids_of_the_last_hidden_state():
             np.testing.assert_allclose(found[row], hidden.mean(0).numpy(), atol=1e-5)
     assert score_tokens(model, samples, 2)[1] is None
     assert not model.base_model._forward_hooks
-
-
-def test_sums_by_position():
-    sums = position_sums(np.array([-1, -2, -4, -3, -0.5], np.float32), np.array([2, 1, 2]))
-    assert sums.tolist() == [[3, 2], [-1 - 4 - 3, -2 - 0.5], [1 + 16 + 9, 4 + 0.25]]
-    estimates = position_estimates(sums)
-    assert estimates["num"] == [3, 2] and estimates["value"] == pytest.approx([-8 / 3, -1.25])
-    # Of -2 and -0.5: standard error 0.75, and Student's t with one degree of freedom is 12.706 at 97.5 %.
-    assert estimates["high"][1] - estimates["value"][1] == pytest.approx(12.7062 * 0.75, rel=1e-4)
-    alone = position_estimates(np.array([[1.0], [-3], [9]]))
-    assert alone["low"] == alone["value"] == alone["high"] == [-3]

@@ -9,9 +9,10 @@ import torch
 from conftest import EOS, enumerate_sequences, exact_log_probabilities, tiny_llama
 from scipy.stats import binomtest, chisquare
 
+from llm.distributions import Language
 from llm.likelihood import log_likelihood
-from llm.models import Language
-from llm.sampling import Stream, draw, sample
+from llm.randomness import Stream
+from llm.sampling import draw, sample
 
 MAX_LENGTH = 4
 NUM_SAMPLES = 20_000
