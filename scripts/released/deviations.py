@@ -1,4 +1,4 @@
-"""What the released code does otherwise, each as one function: for scripts/ledger.py, which measures what it is worth.
+"""What the released code does otherwise, each as one function of samples, a tokenizer, a model or scores.
 
 The faults are those that the paper's published code has; nothing of the main path uses any of this.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm.shards import Samples
+from llm.distributions import Samples
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def without_eos(samples: Samples, eos_token_ids: tuple[int, ...]) -> Samples:
-    """The same sequences, those that ended by themselves without their EOS."""
+    """Return the same sequences, those that ended by themselves without their EOS."""
     kept = [ids[:-1] if ids[-1] in eos_token_ids else ids for ids in map(samples.__getitem__, range(len(samples)))]
     return Samples.of(kept, samples.num_prompt, samples.log_prob)
 
 
 def cut_tokenizer(tokenizer: "Tokenizer", vocab_size: int) -> "Tokenizer":
-    """A BPE with its first ids alone: its merges are those whose result is one of them.
+    """Return a BPE with its first ids alone: its merges are those whose result is one of them.
 
     Ids of a BPE are in the order of merges, so the parts of a merge that is kept are kept too.
     """
@@ -38,7 +38,7 @@ def cut_tokenizer(tokenizer: "Tokenizer", vocab_size: int) -> "Tokenizer":
 
 
 def tokenised_again(samples: Samples, tokenizer: "Tokenizer", max_length: int) -> Samples:
-    """Each sequence as text without special tokens, and the ids of that text, at most max_length of them."""
+    """Return the ids of each sequence's text without special tokens, at most max_length of them."""
     texts = tokenizer.decode_batch([samples[i].tolist() for i in range(len(samples))], skip_special_tokens=True)
     ids = [np.array(each.ids[:max_length], samples.ids.dtype) for each in tokenizer.encode_batch(texts)]
     # A prompt of special tokens is lost too, and there may be less left than it had.
@@ -61,7 +61,7 @@ def reset_parameters(model: "PreTrainedModel", seed: int) -> None:
 
 
 def padded(samples: Samples, eos: int, max_length: int) -> Samples:
-    """Every sequence filled up to max_length with EOS, which is scored. log_prob stays that of the sequences alone."""
+    """Return every sequence filled up to max_length with EOS, which is scored; log_prob is of the sequences alone."""
     ids = np.full((len(samples), max_length), eos, samples.ids.dtype)
     for row in range(len(samples)):
         ids[row, : samples.lengths[row]] = samples[row]
@@ -69,7 +69,7 @@ def padded(samples: Samples, eos: int, max_length: int) -> Samples:
 
 
 def perplexity_of_batch_means(log_prob: np.ndarray, num_scored: np.ndarray, batch_size: int) -> float:
-    """exp of the unweighted mean, over batches of consecutive sequences, of each batch's nats per token.
+    """Return exp of the unweighted mean, over batches of consecutive sequences, of each batch's nats per token.
 
     log_prob: [n] nats per sequence.  num_scored: [n] tokens.
     """

@@ -1,0 +1,139 @@
+"""Two teachers side by side: the run's own, and one of which a single thing is done as the released code does it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm import eval_perplexity, models
+from llm.distributions import TEACHER, Distribution, Samples, SampleSet
+from llm.eval_precision_and_recall import evaluate
+from llm.metrics import Estimate, ratio_difference, ratio_estimate
+from llm.pipeline import TRUTH, Work
+from llm.processes import say
+from llm.results import Evaluated
+from llm.run import Run
+from llm.store.paths import Paths
+from llm.train import train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OURS = Distribution(TEACHER, seed=0)
+PERPLEXITY = "perplexity on validation"
+SIDES = "ours", "released", "difference"
+
+
+@dataclass(frozen=True)
+class Variant(Paths):
+    """Where the models, samples and scores of a deviation are; p* and its samples are those of the run.
+
+    rescores: the checkpoints are the run's too, of which other ones are selected.
+    """
+
+    run: Paths
+    rescores: bool = False
+
+    @property
+    def ground_truth(self) -> Path:
+        return self.run.ground_truth
+
+    def samples(self, sample_set: SampleSet) -> Path:
+        return (self.run if sample_set.distribution == TRUTH else super()).samples(sample_set)
+
+    def checkpoint(self, model: Distribution, epoch: int) -> Path:
+        return (self.run if self.rescores else super()).checkpoint(model, epoch)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Precision or recall, and what it is the mean of: log-probabilities [n] in nats, scored tokens [n] of sequences.
+
+    bootstrap: the number of resamples and their seed.
+    """
+
+    log_prob: np.ndarray
+    num_scored: np.ndarray
+    bootstrap: tuple[int, int]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Return the nats per token."""
+        return ratio_estimate(self.log_prob, self.num_scored, *self.bootstrap)
+
+    def change(self, other: "Likelihood", paired: bool) -> Estimate:
+        """Return the other's nats per token minus this one's. paired: both are of the same sequences."""
+        if paired:
+            return ratio_estimate(other.log_prob - self.log_prob, self.num_scored, *self.bootstrap)
+        ratios = ((each.log_prob, each.num_scored) for each in (self, other))
+        return ratio_difference(*ratios, *self.bootstrap)
+
+
+Value = Likelihood | float
+
+
+def teacher_of(run: Run) -> dict[str, Value]:
+    """Return what is reported of a run's teacher, by quantity: likelihoods, a perplexity, tokens and shares."""
+    teacher, selection = Evaluated(run, OURS), run.selection(OURS)
+    samples, test = teacher.samples, run.samples(run.test_set(TRUTH))
+    return {
+        PERPLEXITY: selection["epochs"][selection["best_epoch"] - 1]["perplexity"],
+        "precision": Likelihood(teacher.by_truth.log_prob, samples.num_scored, teacher.bootstrap),
+        "recall": Likelihood(teacher.of_truth.log_prob, test.num_scored, teacher.bootstrap),
+        "stop rate": float(samples.stopped(run.language.eos_token_ids).mean()),
+        "mean generated length": float(samples.num_scored.mean()),
+    }
+
+
+def work_of(run: Run, kind: str) -> Work:
+    """Return the run's work of a kind on our teacher."""
+    return next(work for work in run.works(kind) if work.by == OURS)
+
+
+def other_teacher(
+    kept: Run, samples: Samples, initialise: Callable[["PreTrainedModel"], None] = lambda model: None
+) -> dict[str, Value]:
+    """Return `teacher_of` a teacher fitted to these samples, or from other weights; else all is as in the run.
+
+    kept: the run over the deviation's `Variant`.
+    """
+    work = work_of(kept, "train")
+    if not kept.is_trained(work):
+        model = models.initial(OURS, kept.experiment, kept.language)
+        initialise(model)
+        say(f"training {OURS} in {kept.paths.root}")
+        train(kept, work, model, samples)
+    eval_perplexity.complete(kept, [work_of(kept, "select")])
+    evaluate(kept, [OURS])
+    return teacher_of(kept)
+
+
+def compare(
+    deviation: str, what: str, ours: dict[str, Value], theirs: dict[str, Value], quantities: Iterable[str]
+) -> list[dict]:
+    """Return the rows of a deviation: of each quantity ours, the released code's, and the difference."""
+    rows = []
+    for quantity in quantities:
+        mine, other = ours[quantity], theirs[quantity]
+        if isinstance(mine, Likelihood):
+            sides = mine.estimate, other.estimate, mine.change(other, paired=quantity == "recall")
+            values = [asdict(each) for each in sides]
+        else:
+            values = [{"value": value, "low": None, "high": None} for value in (mine, other, other - mine)]
+        named = {"deviation": deviation, "what": what, "quantity": quantity}
+        rows += [named | {"side": side} | value for side, value in zip(SIDES, values, strict=True)]
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """Return the rows in Markdown, the sides of a quantity in one line."""
+    lines = ["| deviation | quantity | ours | released | released - ours |", "|---|---|---|---|---|"]
+    for start in range(0, len(rows), len(SIDES)):
+        cells = []
+        for row in rows[start : start + len(SIDES)]:
+            estimate = Estimate(row["value"], row["low"], row["high"])
+            cells.append(f"{estimate.value:.4g}" if estimate.low is None else str(estimate))
+        lines.append(f"| {' | '.join([rows[start]['deviation'], rows[start]['quantity'], *cells])} |")
+    return "\n".join(lines)
