@@ -40,7 +40,7 @@ def complete(run: Run, sets: list[SampleSet]) -> None:
         if run.find_weights(model) is None:
             say(f"the teacher of seed {model.seed} is not there yet: run_train.sh trains it and then makes its samples")
             continue
-        fresh = model == TRUTH and not run.sample_files(of_model[0]).is_complete()
+        fresh = model == TRUTH and run.sample_files(of_model[0]).manifest() is None
         sampling.complete(run, of_model, run.part)
         if fresh:
             show(run, of_model[0])

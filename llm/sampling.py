@@ -167,6 +167,10 @@ def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
 
     A set whose last shard has arrived is verified and marked complete, whichever part or process that is.
     """
+    experiment, language = run.experiment, run.language
+    absent = [each for each in sets if run.sample_files(each).manifest() is None]
+    num_bytes = sum(most_bytes(each.num_sequences, experiment.max_length, language.vocab_size) for each in absent)
+    preflight.need_disk(run.paths.root, num_bytes, "sampling")  # before there is a list of that many shards
     shards = part.of([(each, shard) for each in sets for shard in range(len(run.sample_files(each).ranges))])
     todo = []
     for each in sets:
@@ -176,9 +180,6 @@ def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
             todo.append(each)
     if not todo:
         return
-    experiment, language = run.experiment, run.language
-    num_bytes = sum(most_bytes(each.num_sequences, experiment.max_length, language.vocab_size) for each in todo)
-    preflight.need_disk(run.paths.root, num_bytes, "sampling")
     state = processes.state()
     dtype = models.native_dtype(experiment.sampling_dtype, state.device)
     model = models.load(run.weights(sets[0].distribution), dtype, state.device)
