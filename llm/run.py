@@ -196,9 +196,10 @@ class Run:
     def _made_with(self) -> Experiment | None:
         """Return the experiment that made the directory; None where there is none. UsageError where it is unknown."""
         path = self.paths.config
+        existed = path.exists()  # asked first, since another part may write it now
         saved = files.read_json(path)
         if saved is None:
-            if path.exists():
+            if existed:
                 raise UsageError(f"{path} is damaged: delete it if these settings made what is beside it")
             return None
         if saved.pop("layout", 1) != LAYOUT:

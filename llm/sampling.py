@@ -155,9 +155,8 @@ def draw(logits: "torch.Tensor", temperature: float, uniforms: "torch.Tensor") -
 # ------------------------------------------------------------------------------------------------ sample sets
 
 
-def describe(run: Run, sample_set: SampleSet) -> str:
+def describe(sample_set: SampleSet, manifest: dict) -> str:
     """Return a complete set's name, its number of sequences, and their mean number of generated tokens."""
-    manifest = run.sample_files(sample_set).manifest()
     mean = manifest["num_scored_tokens"] / manifest["num_sequences"]
     return f"{sample_set}: {manifest['num_sequences']:,} sequences, {mean:.1f} generated tokens each"
 
@@ -174,8 +173,8 @@ def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
     shards = part.of([(each, shard) for each in sets for shard in range(len(run.sample_files(each).ranges))])
     todo = []
     for each in sets:
-        if run.sample_files(each).is_complete():
-            say(f"complete: {describe(run, each)}")
+        if manifest := run.sample_files(each).verified():
+            say(f"complete: {describe(each, manifest)}")
         else:
             todo.append(each)
     if not todo:
@@ -186,8 +185,8 @@ def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
     say(f"sampling in {str(dtype).removeprefix('torch.')} on {state.device.type}, processes: {state.num_processes}")
     for each in todo:
         draw_shards(run, each, [shard for owner, shard in shards if owner == each], model)
-        if run.sample_files(each).manifest():
-            say(f"made: {describe(run, each)}")
+        if manifest := run.sample_files(each).manifest():
+            say(f"made: {describe(each, manifest)}")
         else:
             say(f"made: this part of {each}")
 
@@ -231,11 +230,13 @@ def draw_shards(run: Run, sample_set: SampleSet, shards: list[int], model: "PreT
 
 
 def _remove_damaged(stored: SampleFiles, shards: list[int]) -> None:
-    """Remove those of some shards that are not as the manifest has them, and the manifest itself."""
-    for shard in stored.damaged(shards):
+    """Remove those of some shards that are not as the manifest has them, and a manifest that is not true any more."""
+    damaged = stored.damaged(shards)
+    for shard in damaged:
         say(f"{stored.path(shard)} is missing or damaged: making it again")
         stored.path(shard).unlink(missing_ok=True)
-    stored.manifest_path.unlink(missing_ok=True)
+    if damaged or stored.manifest() is None:  # else another part has just completed the set
+        stored.manifest_path.unlink(missing_ok=True)
 
 
 def _mark_complete(run: Run, sample_set: SampleSet, stored: SampleFiles) -> None:

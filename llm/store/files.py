@@ -90,14 +90,15 @@ def remove_leftovers(root: Path, alone: bool) -> None:
 
     alone: no other process writes there. If others may, only what a process of this host left that is no more.
     """
-    for path in list(root.rglob(".*.tmp")):
-        made = LEFTOVER.fullmatch(path.name)
-        if made is None or not (alone or (made["host"] == HOST and not _is_alive(int(made["pid"])))):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)  # it may have been in a directory that is gone
+    for directory, directories, names in os.walk(root):  # which passes over what others remove meanwhile
+        for name in [*directories, *names]:
+            made, path = LEFTOVER.fullmatch(name), Path(directory, name)
+            if made is None or not (alone or (made["host"] == HOST and not _is_alive(int(made["pid"])))):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

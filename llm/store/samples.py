@@ -137,10 +137,11 @@ class SampleFiles:
         self.refuse_foreign()
         return [shard for shard in shards if not self.is_whole(shard)]
 
-    def is_complete(self) -> bool:
-        """Return whether the set has its manifest and every shard is as that says."""
+    def verified(self) -> dict | None:
+        """Return the manifest of the complete set if every shard is as that says, else None."""
         self.refuse_foreign()
-        return self.manifest() is not None and not self.damaged(range(len(self.ranges)))
+        manifest = self.manifest()
+        return None if manifest is None or self.damaged(range(len(self.ranges))) else manifest
 
     def complete(self, made_with: dict) -> None:
         """Verify every shard and mark the set complete. made_with: the settings, for the record."""

@@ -35,7 +35,7 @@ def unfinished(stored) -> SampleFiles:
 
 def test_round_trip(stored):
     samples = stored.read()
-    assert stored.is_complete()
+    assert stored.verified()
     assert [samples[i].tolist() for i in range(4)] == SEQUENCES
     assert samples.log_prob.tolist() == LOG_PROB
     assert samples.lengths.tolist() == [4, 2, 5, 3]
@@ -78,9 +78,9 @@ def test_every_flipped_byte_is_noticed(stored):
     whole = path.read_bytes()
     for offset in range(0, len(whole), 7):
         path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 0xFF]) + whole[offset + 1 :])
-        assert stored.damaged([0, 1]) == [1] and not stored.is_complete(), offset
+        assert stored.damaged([0, 1]) == [1] and not stored.verified(), offset
     path.write_bytes(whole)
-    assert stored.damaged([0, 1]) == [] and stored.is_complete()
+    assert stored.damaged([0, 1]) == [] and stored.verified()
 
 
 def test_a_torn_shard_is_noticed_before_there_is_a_manifest(unfinished):
@@ -136,7 +136,7 @@ def test_the_last_shard_of_a_smaller_set_is_a_beginning(tmp_path, num):
         smaller.write(shard, SAMPLES.take(np.array(indices)), 300)
     smaller.complete({})
     larger = SampleFiles(tmp_path, 5, 2, {})
-    assert larger.manifest() is None and not larger.is_complete()
+    assert larger.manifest() is None and not larger.verified()
     assert larger.missing(range(3)) == [1, 2][num - 3 :] and larger.damaged(range(3)) == []
     assert len(larger.beginning(1)) == num - 2 and larger.beginning(2) is None
     assert [each.tolist() for each in (larger.beginning(1)[i] for i in range(num - 2))] == SEQUENCES[2:num]
@@ -146,4 +146,4 @@ def test_the_last_shard_of_a_smaller_set_is_a_beginning(tmp_path, num):
 
 def test_a_larger_set_is_not_taken_for_a_smaller_one(stored):
     smaller = SampleFiles(stored.directory, 3, 2, stored.bound)
-    assert smaller.manifest() is None and not smaller.is_complete() and smaller.missing([0, 1]) == [1]
+    assert smaller.manifest() is None and not smaller.verified() and smaller.missing([0, 1]) == [1]
