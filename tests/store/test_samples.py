@@ -106,7 +106,7 @@ def test_an_incomplete_set_is_not_read(unfinished):
 
 def test_a_foreign_file_is_refused_by_name(stored):
     stored.path(9).write_bytes(b"")
-    for look in (lambda: stored.missing([0, 1]), stored.is_complete):
+    for look in (lambda: stored.missing([0, 1]), stored.verified):
         with pytest.raises(UsageError, match="shard-00009"):
             look()
 
