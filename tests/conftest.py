@@ -24,6 +24,12 @@ from llm.store.paths import Paths
 
 PROMPT, EOS = 0, 2
 TELLS_OF_RUNS = ("timings.jsonl", "provenance.json")
+LONGEST = ("test_faults", "test_notebook", "test_slurm", "test_sampling", "test_stages", "test_benchmarks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files that take longest first, so that no processor waits in the end for another's last file."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess:

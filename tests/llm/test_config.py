@@ -52,53 +52,33 @@ def test_an_experiment_does_not_change(smoke):
     assert smoke.with_values(seed=1).seed == 1 and smoke.seed == 0
 
 
-WRONG = [
-    ("temperatures", [0.8, 0]),
-    ("temperatures", [-1.0]),
-    ("temperatures", [math.nan]),
-    ("temperatures", [math.inf]),
-    ("temperatures", ["warm"]),
-    ("temperatures", []),
-    ("temperatures", 0.8),
-    ("temperatures", [0.8, 0.8]),
-    ("num_train", 0),
-    ("num_train", 10.5),
-    ("num_train", True),
-    ("num_test", 1),
-    ("max_length", 1),
-    ("vocab_size", 1),
-    ("vocab_size", "many"),
-    ("prompt", ""),
-    ("prompt", []),
-    ("prompt", [-1]),
-    ("prompt", 5),
-    ("prompt", ["The", 1]),
-    ("prompt", ["The", ""]),
-    ("prompt", [[1], []]),
-    ("prompt", [[1], [-1]]),
-    ("seed", -1),
-    ("seed", None),
-    ("learning_rate", 0),
-    ("learning_rate", "nan"),
-    ("learning_rate", "quick"),
-    ("adam_beta1", 1.0),
-    ("adam_beta2", -0.1),
-    ("weight_decay", -1),
-    ("max_grad_norm", 0),
-    ("warmup_fraction", 1.5),
-    ("decay_fraction", -0.2),
-    ("training_dtype", "float16"),
-    ("sampling_dtype", "int8"),
-    ("tracker", "notebook"),
-    ("num_bootstrap", 3),
-    ("batch_size", 0),
-    ("teacher", {}),
-    ("ground_truth", 3),
-    ("gradient_checkpointing", 1),
-]
+WRONG = {
+    "temperatures": [[0.8, 0], [-1.0], [math.nan], [math.inf], ["warm"], [], 0.8, [0.8, 0.8]],
+    "num_train": [0, 10.5, True],
+    "num_test": [1],
+    "max_length": [1],
+    "vocab_size": [1, "many"],
+    "prompt": ["", [], [-1], 5, ["The", 1], ["The", ""], [[1], []], [[1], [-1]]],
+    "seed": [-1, None],
+    "learning_rate": [0, "nan", "quick"],
+    "adam_beta1": [1.0],
+    "adam_beta2": [-0.1],
+    "weight_decay": [-1],
+    "max_grad_norm": [0],
+    "warmup_fraction": [1.5],
+    "decay_fraction": [-0.2],
+    "training_dtype": ["float16"],
+    "sampling_dtype": ["int8"],
+    "tracker": ["notebook"],
+    "num_bootstrap": [3],
+    "batch_size": [0],
+    "teacher": [{}],
+    "ground_truth": [3],
+    "gradient_checkpointing": [1],
+}
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in WRONG for value in WRONG[name]])
 def test_a_wrong_value_is_refused_by_name_and_in_one_line(smoke, name, value):
     with pytest.raises(UsageError, match=rf"^{name} [^\n]*$"):
         smoke.with_values(**{name: value})

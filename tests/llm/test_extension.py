@@ -133,23 +133,15 @@ def test_what_no_work_depends_on_may_differ(copy):
     assert files.read_json(run.paths.config)["num_bootstrap"] == 150
 
 
-@pytest.mark.parametrize(
-    ("held", "part", "told"),
-    [
-        ("", [], "is being written by process"),
-        ("", ["--part", "1/2"], "is being written by process"),
-        ("1-of-2", [], "is being written by runs of its parts"),
-        ("1-of-2", ["--part", "1/2"], "is being written by process"),
-        ("1-of-2", ["--part", "2/2"], None),
-    ],
-)
-def test_a_run_beside_another_or_beside_a_part_of_it_is_refused(whole, held, part, told):
-    arguments = ["llm.generate_data", *EVERYTHING, "--out", str(whole), *part]
-    with locks.writing(whole / ".lock", held):
-        if told:
-            assert told in refusal(*arguments)
-        else:
-            assert "complete: ground_truth/tau1.00/train" in within(*arguments)
+def test_an_entry_is_refused_beside_a_whole_run_or_its_own_part_and_not_beside_another_part(whole):
+    """Who is refused beside whom is in test_locks.py; here, that an entry holds its part's lock."""
+    arguments = ["llm.generate_data", *EVERYTHING, "--out", str(whole)]
+    with locks.writing(whole / ".lock", "1-of-2"):
+        assert "is being written by runs of its parts" in refusal(*arguments)
+        assert "is being written by process" in refusal(*arguments, "--part", "1/2")
+        assert "complete: ground_truth/tau1.00/train" in within(*arguments, "--part", "2/2")
+    with locks.writing(whole / ".lock"):
+        assert "is being written by process" in refusal(*arguments, "--part", "1/2")
 
 
 # ------------------------------------------------------------------------------------------------- bindings

@@ -298,19 +298,17 @@ REFUSED = [
     ("eval_perplexity", [], "run bash run_generate_data.sh first"),
     ("eval_precision_and_recall", [], "run bash run_generate_data.sh first"),
 ]
-# Each command line through its entry, where importing torch would fail with a traceback.
+# Each command line on stdin through its entry, where importing torch would fail with a traceback.
 WITHOUT_TORCH = """
 import contextlib, importlib, io, json, sys
 sys.modules["torch"] = None
 from llm.processes import run_entry
-for module, *arguments in json.load(sys.stdin):
-    sys.argv = [module, *arguments]
-    with contextlib.redirect_stderr(io.StringIO()) as told:
+for module, *sys.argv[1:] in json.load(sys.stdin):
+    with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.suppress(SystemExit):
         try:
             run_entry(importlib.import_module(f"llm.{module}").main)
-        except SystemExit as ended:
-            code = ended.code
-    print(json.dumps([code, told.getvalue()]))
+        finally:
+            print(json.dumps([sys.exc_info()[1].code, told.getvalue()]))
 """
 
 
@@ -318,18 +316,11 @@ for module, *arguments in json.load(sys.stdin):
 def ends(tmp_path_factory) -> list[tuple[int, str, bool]]:
     """Of each of REFUSED its exit code, its stderr, and whether it made anything."""
     roots = [tmp_path_factory.mktemp("refused") / "out" for _ in REFUSED]
-    lines = [
-        [module, "--profile", "smoke", "--out", str(root), *arguments]
-        for (module, arguments, _), root in zip(REFUSED, roots, strict=True)
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
-        input=json.dumps(lines),
-        cwd=REPOSITORY,
-        env={**os.environ, **OFFLINE},
-        capture_output=True,
-        text=True,
-    )
+    cases = zip(REFUSED, roots, strict=True)
+    lines = [[module, "--profile", "smoke", "--out", str(root), *arguments] for (module, arguments, _), root in cases]
+    pipes = dict(input=json.dumps(lines), capture_output=True, text=True)
+    command = [sys.executable, "-c", WITHOUT_TORCH]
+    done = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **OFFLINE}, **pipes)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     return [(*each, root.exists()) for each, root in zip(found, roots, strict=True)]
@@ -338,8 +329,7 @@ def ends(tmp_path_factory) -> list[tuple[int, str, bool]]:
 @pytest.mark.parametrize("case", range(len(REFUSED)), ids=lambda case: " ".join([REFUSED[case][0], *REFUSED[case][1]]))
 def test_a_fault_is_one_line_and_exit_code_2_before_torch_is_loaded(ends, case):
     code, line, made = ends[case]
-    assert code == 2, line
-    assert line.startswith("error: ") and line.count("\n") == 1
+    assert code == 2 and line.startswith("error: ") and line.count("\n") == 1
     assert REFUSED[case][2] in line
     assert not made
 
