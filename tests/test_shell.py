@@ -11,6 +11,7 @@ from llm.config import REPOSITORY
 
 SCRIPTS = sorted([*REPOSITORY.glob("run_*.sh"), *REPOSITORY.glob("scripts/**/*.sh"), REPOSITORY / ".ci" / "run"])
 SCRIPTS += sorted(REPOSITORY.glob("scripts/slurm/*.sbatch"))
+READMES = [REPOSITORY / "README.md", *REPOSITORY.glob("*/README.md")]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -38,7 +39,7 @@ def test_a_module_has_every_flag_that_a_stage_gives_it(module):
         assert re.search(rf"{flag}\b", told.stdout), f"{module} has no {flag}"
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, REPOSITORY / "README.md", *REPOSITORY.glob("*/README.md")], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *READMES], ids=lambda path: path.name)
 def test_modules_that_are_run_exist(path):
     for module in re.findall(r"python -m ((?:llm|scripts)[\w.]+\w)\b(?!\.`)", path.read_text()):
         found = importlib.util.find_spec(module)
