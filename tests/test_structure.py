@@ -10,11 +10,11 @@ from llm.config import REPOSITORY
 
 # A module of llm/ imports those of its own floor or of those below it.
 FLOORS = (
-    ("config", "distributions", "randomness", "metrics", "processes"),
+    ("config", "distributions", "randomness", "metrics", "processes", "table"),
     ("engine", "store"),
     ("pipeline", "run"),
     ("models", "sampling", "likelihood"),
-    ("ground_truth", "scores", "results", "table"),
+    ("ground_truth", "scores", "results"),
     ("generate_data", "train", "eval_perplexity", "eval_precision_and_recall"),
 )
 ENTRIES = FLOORS[-1]
