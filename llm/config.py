@@ -8,11 +8,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llm.processes import UsageError
 
@@ -25,6 +26,16 @@ Ids = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, le=0.9999)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _holds_logits(tau: float) -> float:
+    """Return tau; ValueError where float32 could not hold logits / tau, up to logits of 10 ** 8."""
+    if tau < 1e-30:
+        raise ValueError("at least 1e-30, below which float32 cannot hold logits / tau")
+    return tau
+
+
+Temperature = Annotated[float, AfterValidator(_holds_logits)]
 Count = Annotated[int, Field(ge=1)]
 DType = Literal["float32", "bfloat16"]
 
@@ -50,7 +61,7 @@ class Experiment(BaseModel):
         description="what sequences start with: text or token ids, or a list of these of which each takes one at random"
     )
     max_length: int = Field(ge=2, description="longest sequence, prompt included")
-    temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(
+    temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = Field(
         description="tau of the teacher's samples, a student each"
     )
 
@@ -128,9 +139,12 @@ def _one_line(error: ValidationError, values: dict[str, Any]) -> str:
     furthest = max(len(fault["loc"]) for fault in of_field)
     of_field = [fault for fault in of_field if len(fault["loc"]) == furthest]
     told = ["not empty" if "too_short" in fault["type"] else fault["msg"] for fault in of_field]
-    wanted = " or ".join(dict.fromkeys(each.removeprefix("Input should be ") for each in told))
+    wanted = " or ".join(
+        dict.fromkeys(each.removeprefix("Input should be ").removeprefix("Value error, ") for each in told)
+    )
     value = of_field[0]["input"] if len(of_field) == 1 else values[name]
-    return f"{name} is {value!r}: it must be {wanted}"
+    hint = f"; as text, in quotes: {str(value)!r}" if name in TEXTS and isinstance(value, (bool, int, float)) else ""
+    return f"{name} is {value!r}: it must be {wanted}{hint}"
 
 
 def build(values: dict[str, Any]) -> Experiment:
@@ -141,8 +155,21 @@ def build(values: dict[str, Any]) -> Experiment:
         raise UsageError(_one_line(error, values)) from None
 
 
+# Fields that may be text, which as flags are taken as they are typed; but in brackets, a list or a mapping in YAML.
+TEXTS = ("ground_truth", "teacher", "student", "prompt", "training_dtype", "sampling_dtype", "tracker")
+
+
 class _Loader(yaml.SafeLoader):
-    """Reads YAML 1.1, but that 1e-3 is a number, as in YAML 1.2."""
+    """Reads YAML 1.1, but that 1e-3 is a number, as in YAML 1.2, and that a key given twice is a fault."""
+
+    def construct_mapping(self, node, deep=False):
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in lines:
+                raise yaml.YAMLError(f"{key!r} is given twice, in lines {lines[key]} and {line}")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -172,9 +199,9 @@ def find_profile(name: str) -> Path:
 def read_profile(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; UsageError where the file does not hold one."""
     try:
-        values = from_yaml(path.read_text())
+        values = from_yaml(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path} is no YAML in UTF-8: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a mapping of keys to values")
     return values
@@ -201,6 +228,31 @@ def parser(doc: str) -> argparse.ArgumentParser:
     )
 
 
+def _flag_value(name: str, given: str) -> Any:
+    """Return the value of a field's flag: YAML, or the text itself where the field may be text."""
+    if name in TEXTS and given[:1] not in ("[", "{"):
+        if not given.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in given):
+            raise UsageError(f"{name} is {given!r}: it is not in UTF-8")
+        return given
+    try:
+        return from_yaml(given)
+    except yaml.YAMLError:
+        hint = """; a text that begins with a bracket is a list of one: '["..."]'""" if name == "prompt" else ""
+        raise UsageError(f"{name} is {given!r}: not a YAML value{hint}") from None
+
+
+def _joined(argv: list[str], options: Iterable[str]) -> list[str]:
+    """Return --NAME=TEXT for --NAME TEXT, so that a text may start with a dash; not where an option follows."""
+    flags, others = {f"--{name}" for name in TEXTS}, {f"--{name}" for name in options}
+    found: list[str] = []
+    for argument in argv:
+        if found and found[-1] in flags and argument.split("=")[0] not in others:
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
+
+
 def parse(
     doc: str, argv: list[str] | None = None, **options: dict[str, Any]
 ) -> tuple[Experiment, Path, argparse.Namespace]:
@@ -219,14 +271,13 @@ def parse(
     for name, field in Experiment.model_fields.items():
         several = dict(nargs="+") if name == "temperatures" else {}
         fields.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=field.description, **several)
-    args = command.parse_args(argv)
+    flags = [*Experiment.model_fields, *options, "profile", "out", "dry-run", "help"]
+    args = command.parse_args(_joined(sys.argv[1:] if argv is None else argv, flags))
     profile = find_profile(args.profile)
     values = read_profile(profile)
     for name in Experiment.model_fields.keys() & vars(args).keys():
         given = getattr(args, name)
-        try:
-            values[name] = [from_yaml(item) for item in given] if isinstance(given, list) else from_yaml(given)
-        except yaml.YAMLError:
-            raise UsageError(f"{name} is {given!r}: not a YAML value") from None
+        several = isinstance(given, list)
+        values[name] = [_flag_value(name, item) for item in given] if several else _flag_value(name, given)
         delattr(args, name)
     return build(values), args.out or REPOSITORY / "runs" / profile.stem, args

@@ -14,10 +14,14 @@ from tqdm import tqdm
 from llm import processes
 from llm.distributions import Samples
 from llm.metrics import position_sums
+from llm.processes import UsageError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+# Nats a token that a log-probability in a dtype may be off, over a sequence; what is seen is ten times less.
+LARGEST_GAP = {"float32": 1e-2, "bfloat16": 1.0}
 
 
 def padded_batch(samples: Samples, rows: np.ndarray) -> tuple["torch.Tensor", "torch.Tensor"]:
@@ -87,9 +91,22 @@ def score_tokens(
 
         while start < len(samples):
             rows = at_once.fit(score_next)
+            for row in rows:
+                refuse_not_finite(model, row, result[places[row]])
             progress(int(samples.num_scored[rows].sum()))
             start += len(rows)
     return result, np.stack([embeddings[row] for row in sorted(embeddings)]) if embeddings else None
+
+
+def refuse_not_finite(model: "PreTrainedModel", sequence: int, log_probs: np.ndarray) -> None:
+    """Raise UsageError for the first log-probability of a sequence's generated ids that is not finite."""
+    finite = np.isfinite(log_probs)
+    if not finite.all():
+        step = int(np.argmin(finite))
+        raise UsageError(
+            f"{model.name_or_path}: the log-probability of generated id {step + 1} of sequence {sequence} is "
+            f"{log_probs[step]}: its logits, or its weights, are not finite"
+        )
 
 
 def log_likelihood(
@@ -109,6 +126,21 @@ def log_likelihood(
 
 def _sequence_sums(tokens: np.ndarray, num_scored: np.ndarray) -> np.ndarray:
     return np.bincount(np.repeat(np.arange(len(num_scored)), num_scored), tokens, minlength=len(num_scored))
+
+
+def refuse_gaps(name: str, samples: Samples, scores: np.ndarray, dtype: str, temperature: float) -> None:
+    """Raise UsageError where log p at the draw and in float32 afterwards are too far apart in any sequence.
+
+    scores: [n] nats per sequence. dtype: of the draw. Logits are divided by tau, and so is their rounding.
+    """
+    gaps = np.abs(samples.log_prob - scores) / samples.num_scored
+    bound, worst = LARGEST_GAP[dtype] / min(1.0, temperature), int(np.argmax(gaps))
+    if not gaps[worst] <= bound:
+        raise UsageError(
+            f"{name}: log p of sequence {worst} is {samples.log_prob[worst]:.4g} nats as drawn in {dtype}, and "
+            f"{scores[worst]:.4g} as scored in float32: {gaps[worst]:.2g} a token apart, more than {bound:.2g}, so the "
+            "model is not computed alike in both"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ carries), or a mapping with `model_type` and the fields of its transformers conf
 torch is imported inside the functions that compute, so that what only checks and refuses starts at once.
 """
 
+import dataclasses
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.config import Experiment
 from llm.distributions import GROUND_TRUTH, Distribution, Language
-from llm.engine import preflight
+from llm.engine import preflight, sources
 from llm.engine.sources import locate
 from llm.processes import UsageError
 from llm.randomness import derive_seed
@@ -37,15 +39,41 @@ def config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
     if isinstance(spec, dict):
         fields = {key: value for key, value in spec.items() if key != "model_type"}
         try:
-            return AutoConfig.for_model(spec["model_type"], **fields)
-        except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
-            raise UsageError(f"{role}: {' '.join(str(error).split())}") from None
+            config = AutoConfig.for_model(spec["model_type"], **fields)
+        except (ValueError, TypeError, LookupError, ArithmeticError, StrictDataclassError) as error:
+            raise UsageError(f"{role}: {_one_line(error)}") from None
+        _check_keys(config, fields, role)
+        return config
     path = locate(spec, ["config.json"])
     place, name = (path.parent, path.name) if path.is_file() else (path, None)
+    if name is None:
+        sources.read_config(path, role)
     try:
         return AutoConfig.from_pretrained(place, gguf_file=name, trust_remote_code=False)
-    except ValueError as error:
-        raise UsageError(f"{role}: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, OSError, StrictDataclassError) as error:
+        raise UsageError(f"{role}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _check_keys(config: "PreTrainedConfig", fields: dict, role: str) -> None:
+    """Raise UsageError for a key of a mapping that its config class does not know, and for a negative size.
+
+    transformers keeps what it does not know as an attribute that nothing reads.
+    """
+    known = {field.name for field in dataclasses.fields(config)} | set(config.attribute_map)
+    for key, value in fields.items():
+        if key in vars(config) and key not in known and key != "model_type":
+            near = difflib.get_close_matches(key, known, 1, 0.4)
+            told = f": the nearest key is {near[0]}" if near else ""
+            raise UsageError(f"{role} has a key {key!r} that {type(config).__name__} does not know{told}")
+        size = key.startswith(("num_", "n_")) or key.endswith(("_size", "_dim", "_embeddings"))
+        if size and isinstance(value, int) and value < 0:
+            raise UsageError(f"{role}: {key} is {value}: it must be at least 0")
+        if isinstance(value, dict) and hasattr(sub := getattr(config, key, None), "attribute_map"):
+            _check_keys(sub, value, f"{role}'s {key}")
 
 
 def with_random_weights(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
@@ -53,12 +81,16 @@ def with_random_weights(config: "PreTrainedConfig", seed: int) -> "PreTrainedMod
     import torch
     from transformers import AutoModelForCausalLM
 
+    from llm.engine.memory import is_out_of_memory
+
     torch.manual_seed(seed)
     try:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except ValueError as error:
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UsageError(
-            f"no causal language model for model_type {config.model_type!r}: {str(error).splitlines()[0]}"
+            f"no causal language model for model_type {config.model_type!r}: {type(error).__name__}: {_one_line(error)}"
         ) from None
 
 
@@ -70,17 +102,19 @@ def build(spec: str | dict, role: str, language: Language, seed: int) -> "PreTra
     """
     quiet()
     config = config_of(spec, role)
+    text = config.get_text_config()
     declared = "vocab_size" in spec if isinstance(spec, dict) else True
-    if declared and config.vocab_size != language.vocab_size:
+    if declared and text.vocab_size != language.vocab_size:
         raise UsageError(
-            f"{role} has a vocabulary of {config.vocab_size} ids, but ground_truth has {language.vocab_size}: "
+            f"{role} has a vocabulary of {text.vocab_size} ids, but ground_truth has {language.vocab_size}: "
             "they must be the same"
         )
-    config.vocab_size = language.vocab_size
-    config.bos_token_id = None
-    config.eos_token_id = list(language.eos_token_ids) or None
-    # A padding id would zero that id's embedding and withhold its gradient; where pad = eos, that is the EOS.
-    config.pad_token_id = None
+    for each in (config, text):
+        each.vocab_size = language.vocab_size
+        each.bos_token_id = None
+        each.eos_token_id = list(language.eos_token_ids) or None
+        # A padding id would zero that id's embedding and withhold its gradient; where pad = eos, that is the EOS.
+        each.pad_token_id = None
     return with_random_weights(config, seed)
 
 
@@ -95,20 +129,14 @@ def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreT
 
     UsageError naming a file that is missing, damaged or foreign, and what makes it again.
     """
-    from transformers import AutoModelForCausalLM
-
     if bad := broken_seal(directory):
         mend = "run_generate_data.sh" if directory.name == GROUND_TRUTH else "run_train.sh"
         raise UsageError(f"{directory / bad} is missing or damaged: run bash {mend}, which makes it again")
+    from llm.engine import checkpoints
+
     quiet()
     preflight.need_memory(preflight.weights_bytes(directory, dtype.itemsize), f"the model in {directory}")
-    return (
-        AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
-        .to(device)
-        .eval()
-    )
+    return checkpoints.read(directory, directory.name, dtype).to(device).eval()
 
 
 def native_dtype(name: str, device: "torch.device") -> "torch.dtype":

@@ -1,8 +1,12 @@
 """This process: one of how many, on which device, how it is stopped, what it says, and how it ends."""
 
+import errno
+import io
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
@@ -54,6 +58,17 @@ def main_only(function: Callable[[], None]) -> None:
             function()
 
 
+# By these accelerate's own launcher asks for what is refused (engine/training.py), so they are let through.
+REFUSED_LATER = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+
+
+def forget_settings() -> None:
+    """Remove from the environment what changes results unseen: accelerate's settings, and TF32 for products."""
+    for name in list(os.environ):
+        if (name.startswith("ACCELERATE_") and name not in REFUSED_LATER) or name == "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE":
+            del os.environ[name]
+
+
 # ---------------------------------------------------------------------------------------------------- signals
 
 
@@ -100,24 +115,42 @@ def stopping_between_steps() -> Iterator[Callable[[], int | None]]:
             signal.signal(number, handler)
 
 
+def _kept_traceback() -> str:
+    """Write the traceback of the exception that is handled into a file, and return its path."""
+    with tempfile.NamedTemporaryFile("w", prefix="traceback-", suffix=".log", delete=False, encoding="utf-8") as log:
+        log.write(f"{' '.join(sys.argv)}\n{traceback.format_exc()}")
+    return log.name
+
+
 def run_entry(main: Callable[[], None]) -> NoReturn:
     """Call an entry's main and exit: 0; 2 and one line for a `UsageError`; 1 for the system's; 128 + a signal's number.
 
-    A signal is one also where a library has made another exception of `Stopped`.
+    A signal is one also where a library has made another exception of `Stopped`. What nobody thought of ends in one
+    line with the path of its traceback, and 1.
     """
     stop_on_signals()
+    forget_settings()
+    for stream in (sys.stdout, sys.stderr):  # a sample's text must not end a run where a terminal has no letter for it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # a full disk, a read-only directory: not a fault of the code, so no traceback
-        print(f"error: {error}; what is complete is kept, run the same command again to go on", file=sys.stderr)
-        sys.exit(1)
     except (Stopped, Exception) as error:
         number = error.number if isinstance(error, Stopped) else next(iter(_received), None)
-        if number is None:
-            raise
-        print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
-        sys.exit(128 + number)
+        if number is not None:
+            print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
+            sys.exit(128 + number)
+        if isinstance(error, BrokenPipeError):  # as `| head` does; no one reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        told = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            told += "; what is complete is kept: make space, and run the same command again to go on"
+        elif not (isinstance(error, OSError) and error.filename):  # whose text names the file and what it lacks
+            told = f"{type(error).__name__}: {told} (the traceback is in {_kept_traceback()})"
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)

@@ -18,7 +18,7 @@ import pandas as pd
 from llm import ground_truth, pipeline, scores
 from llm.config import REPOSITORY
 from llm.distributions import TEACHER, Distribution, SampleSet
-from llm.likelihood import Scores
+from llm.likelihood import Scores, refuse_gaps
 from llm.metrics import (
     DISTINCT,
     REPETITION,
@@ -98,6 +98,8 @@ class Evaluated:
         for n in DISTINCT:
             yield self.row(f"distinct_{n}", "share", distinct(samples, n, eos))
         yield self.row("mean_length", "tokens", float(samples.num_scored.mean()))
+        dtype, temperature = self.run.experiment.sampling_dtype, self.distribution.temperature
+        refuse_gaps(str(self.distribution), samples, self.own.log_prob, dtype, temperature)
         gap = (samples.log_prob - self.own.log_prob) / samples.num_scored
         yield self.row("sampling_gap_mean", PER_TOKEN, float(gap.mean()))
         yield self.row("sampling_gap_max", PER_TOKEN, float(np.abs(gap).max()))
@@ -165,7 +167,7 @@ def summarise(run: Run) -> tuple[pd.DataFrame, list[dict]]:
 def provenance(run: Run) -> dict:
     """Return experiment, machine, commit, versions, seconds of all work in the directory, hashes of what was read."""
     paths = run.paths
-    lines = paths.timings.read_text().splitlines() if paths.timings.is_file() else []
+    lines = paths.timings.read_text("utf-8").splitlines() if paths.timings.is_file() else []
     timings = [json.loads(line) for line in lines]
     read = [paths.config, paths.ground_truth / files.SEAL, paths.results / "table.csv"]
     read += sorted(paths.root.glob("samples/**/manifest.json"))

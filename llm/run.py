@@ -19,7 +19,7 @@ from llm.engine.progress import bar
 from llm.pipeline import SELECT, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, say
 from llm.store import files, locks
-from llm.store.paths import Paths
+from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
 
@@ -156,8 +156,9 @@ class Run:
         return True
 
     def _manifest_hash(self, sample_set: SampleSet) -> str | None:
-        path = self.paths.samples(sample_set) / "manifest.json"
-        return files.sha256(path) if path.is_file() else None
+        """Return the hash of a set's manifest; None where the set is not complete, or drawn from other weights."""
+        found = self.sample_files(sample_set)
+        return files.sha256(found.manifest_path) if found.manifest() else None
 
     def is_marked(self, work: Work) -> bool:
         """Return whether a work's mark of completion is there, without a look at what it marks."""
@@ -230,7 +231,7 @@ class Run:
             return
         with locks.writing(self.paths.lock, str(self.part)):
             self.refuse_other_settings()
-            files.remove_leftovers(self.paths.root, alone=self.part.num == 1)
+            files.remove_leftovers(self.paths.root, DIRECTORIES, alone=self.part.num == 1)
             if self.paths.ground_truth.is_dir():
                 self.keep_settings()
             yield

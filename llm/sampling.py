@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from llm import models, processes
 from llm.distributions import Language, Samples, SampleSet
 from llm.engine import preflight
-from llm.processes import say
+from llm.likelihood import log_likelihood, refuse_gaps
+from llm.processes import UsageError, say
 from llm.randomness import Stream
 from llm.run import Part, Run
 from llm.store.samples import SampleFiles, most_bytes
@@ -30,6 +33,7 @@ FEW = 0.75  # slots are dropped when at most this share of them is in use: dropp
 FEWEST = 16
 BLOCK = 256  # ids in a block of the two-level draw
 ROWS_IN_CACHE = 8
+NUM_CHECKED = 32  # sequences of each set whose log-probabilities are computed in both ways before the set is kept
 LOOK_AGAIN_S = 0.5  # for the shards of the other processes
 
 
@@ -85,6 +89,7 @@ def sample(
                 rows, positions = rows[kept], positions[kept]
             logits = slots.step(ids[rows, positions], positions)
             token, token_log_prob = draw(logits, temperature, uniforms[rows, positions - first])
+            _refuse_not_finite(model, token_log_prob, rows, positions, indices)
             positions = torch.where(rows < total, positions + 1, first)
             drawn = positions >= num_given[rows]  # else the prompt goes on
             ids[rows, positions] = torch.where(drawn, token, ids[rows, positions])
@@ -101,6 +106,17 @@ def sample(
     ended_at = lengths.tolist()
     sequences = [table[i, : ended_at[i]] for i in range(total)]
     return Samples.of(sequences, [len(prompt) for prompt in prompts], log_prob[:total].cpu().numpy())
+
+
+def _refuse_not_finite(model, log_probs, rows, positions, indices: Sequence[int]) -> None:
+    """Raise UsageError for the first slot in use whose drawn id has no finite log-probability."""
+    wrong = (rows < len(indices)) & ~log_probs.isfinite()
+    if bool(wrong.any()):
+        slot = int(wrong.nonzero()[0, 0])
+        raise UsageError(
+            f"{model.name_or_path}: the logits after id {int(positions[slot]) + 1} of sequence {indices[rows[slot]]} "
+            "are not finite, so nothing can be drawn from them"
+        )
 
 
 def _num_shared(prompts: Sequence[Sequence[int]]) -> int:
@@ -222,11 +238,25 @@ def draw_shards(run: Run, sample_set: SampleSet, shards: list[int], model: "PreT
                 lambda size, draw=draw_at_once: draw(batch_size=size), lambda before=before: bar.update(before - bar.n)
             )
             kept = [missing[shard]] if missing[shard] else []
+            if shard == 0 and not kept:
+                _check_log_probs(run, sample_set, samples, model)
             stored.write(shard, Samples.joined([*kept, samples]), language.vocab_size)
             bar.total -= len(indices) * num_steps - (bar.n - before)  # the rest was not needed
     while not all(stored.path(shard).exists() for shard in shards):
         time.sleep(LOOK_AGAIN_S)
     processes.main_only(lambda: _mark_complete(run, sample_set, stored))
+
+
+def _check_log_probs(run: Run, sample_set: SampleSet, samples: Samples, model: "PreTrainedModel") -> None:
+    """Score the first sequences of a set in float32; UsageError where that is not what was computed at their draw."""
+    import torch
+
+    first = samples.take(np.arange(min(NUM_CHECKED, len(samples))))
+    if (dtype := model.dtype) != torch.float32:
+        model = models.load(run.weights(sample_set.distribution), torch.float32, model.device)
+    temperature = sample_set.distribution.temperature
+    scores = log_likelihood(model, first, run.experiment.scoring_batch_size, temperature=temperature)
+    refuse_gaps(str(sample_set), first, scores, str(dtype).removeprefix("torch."), temperature)
 
 
 def _remove_damaged(stored: SampleFiles, shards: list[int]) -> None:

@@ -212,7 +212,10 @@ def _finish(run: Run, work: Work, numbers: dict) -> None:
 
 def complete(run: Run, work: Work) -> None:
     """Train the model of a work if it is not trained yet, after a look at the disk and the memory that it needs."""
+    from llm.engine import admission
+
     kept = TrainingFiles(run.paths.checkpoints(work.by))
+    kept.refuse_foreign()
     if run.is_trained(work):
         say(f"complete: {work.by} is trained")
         return processes.main_only(kept.remove_states)
@@ -225,6 +228,9 @@ def complete(run: Run, work: Work) -> None:
     id_bytes = samples.manifest()["num_tokens"] * smallest_unsigned(run.language.vocab_size).itemsize
     # Gradients and moments, beside the weights; and the training set.
     preflight.need_memory(3 * weights + id_bytes, f"training {work.by}")
+    admission.admit_trainable(
+        model.to(processes.state().device), str(work.by), run.language.vocab_size, run.experiment.max_length
+    )
     say(f"training {work.by} ({model.num_parameters() / 1e6:.2f}M parameters) on {work.data}")
     train(run, work, model, run.samples(work.data))
 

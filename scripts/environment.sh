@@ -2,13 +2,19 @@
 # Defines `need PACKAGES...`, which stops with one line where one of them is missing.
 set -euo pipefail
 
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1 # a file of the user's in the working directory is no module of ours
 
-# An activated environment wins; else the one that scripts/setup.sh made; else whatever python is on the PATH.
-venv=${VENV:-$repository/.venv}
-if [[ -z ${VIRTUAL_ENV:-} && -x $venv/bin/python ]]; then
-  export PATH="$venv/bin:$PATH"
+# VENV given by hand wins; else an activated environment; else the one that scripts/setup.sh made; else python on the PATH.
+if [[ -n ${VENV:-} ]]; then
+  if [[ ! -x $VENV/bin/python ]]; then
+    echo "error: VENV is $VENV, where there is no bin/python: run bash scripts/setup.sh with it" >&2
+    exit 2
+  fi
+  export PATH="$VENV/bin:$PATH"
+elif [[ -z ${VIRTUAL_ENV:-} && -x $repository/.venv/bin/python ]]; then
+  export PATH="$repository/.venv/bin:$PATH"
 fi
 
 need() {

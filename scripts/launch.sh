@@ -3,7 +3,7 @@
 # together, or as JOBS parts side by side, each with its share of this machine's threads. On several nodes (NNODES) the
 # same script runs on each, and HEAD=host:port is the first one's; the ports after it are used too.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/environment.sh"
 need torch pyarrow yaml pydantic pandas
 
 export TOKENIZERS_PARALLELISM=false
@@ -11,9 +11,21 @@ export TOKENIZERS_PARALLELISM=false
 # training on a CPU 1.3 to 2 times as fast (the same steps timed alternately with and without).
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
 
+for name in NPROC JOBS NNODES OMP_NUM_THREADS; do
+  if [[ -n ${!name:-} && ! ${!name} =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: $name is '${!name}': it must be a number from 1" >&2
+    exit 2
+  fi
+done
+if [[ ${NNODES:-1} != 1 && ! ${HEAD:-} =~ ^[^:]+:[0-9]+$ ]]; then
+  echo "error: NNODES is $NNODES, so HEAD=host:port of the first node must be given; it is '${HEAD:-}'" >&2
+  exit 2
+fi
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT # of another launcher
+
 num_stages=0
 stage() {
-  local module=$1 jobs=${JOBS:-1} rendezvous=(--standalone)
+  local module=$1 jobs=${JOBS:-1} rendezvous
   shift
   local arguments=(--profile "${PROFILE:-cpu}" ${OUT:+--out "$OUT"} "$@")
   if [[ $jobs != 1 && " $* " != *" --dry-run "* ]]; then
@@ -27,16 +39,18 @@ stage() {
   if [[ ${NNODES:-1} != 1 ]]; then
     # A port a stage: a node that is ahead must not meet the store of the stage before.
     num_stages=$((num_stages + 1))
-    : "${HEAD:?NNODES is above 1, so HEAD=host:port of the first node must be given}"
     local endpoint=${HEAD%:*}:$((${HEAD##*:} + num_stages))
     rendezvous=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-endpoint "$endpoint" --rdzv-id "$module-$num_stages")
   elif [[ ${NPROC:-1} == 1 ]]; then
     python -m "$module" "${arguments[@]}" &
     wait_for $!
     return
+  else # by address, since a machine's own name may lead nowhere
+    rendezvous=(--rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0 --rdzv-id "$$" --local-addr 127.0.0.1)
+    [[ $OSTYPE != linux* ]] || export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo}
   fi
   # Not `accelerate launch`, which starts a single process on a machine without GPUs; accelerate reads torchrun's.
-  torchrun "${rendezvous[@]}" --nproc-per-node "${NPROC:-1}" --module "$module" "${arguments[@]}" &
+  python -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node "${NPROC:-1}" --module "$module" "${arguments[@]}" &
   wait_for $!
 }
 
@@ -56,7 +70,7 @@ side_by_side() {
 # `costs ARGUMENTS...` ends the dry run of the script that calls it: its lines of the plan, on GPU (default h100).
 costs() {
   if [[ " $* " == *" --dry-run "* ]]; then
-    local arguments=(--script "${0##*/}" --gpu "${GPU:-h100}" --num_gpus $((${NPROC:-1} * ${NNODES:-1})))
+    local arguments=(--script "$(basename "$(readlink -f "$0")")" --gpu "${GPU:-h100}" --num_gpus $((${NPROC:-1} * ${NNODES:-1})))
     # A p* whose sizes are not known yet is said to be so, and no fault.
     NPROC=1 NNODES=1 stage scripts.costs.plan "$@" "${arguments[@]}" || true
   fi

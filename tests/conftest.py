@@ -32,11 +32,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command at the repository's root, with this interpreter first on the PATH."""
+def run(*command: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command, by default at the repository's root, with this interpreter first on the PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def entry(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

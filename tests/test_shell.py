@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import SCRIPTS as STAGES
@@ -58,3 +60,63 @@ def test_an_environment_without_the_packages_is_one_line():
     done = run("bash", "run_train.sh", PATH="/usr/bin:/bin", VIRTUAL_ENV="", VENV="/nonexistent")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "run bash scripts/setup.sh" in done.stderr
+
+
+@pytest.mark.parametrize("script", ["run_generate_data.sh", "scripts/slurm/submit.sh"])
+@pytest.mark.parametrize("value", ["0", "abc", "2x", "-1", "1.5"])
+def test_a_number_of_processes_is_checked_before_anything_starts(script, value):
+    done = run("bash", script, NPROC=value)
+    assert (done.returncode, done.stderr) == (2, f"error: NPROC is '{value}': it must be a number from 1\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"JOBS": "two"}, "JOBS is 'two'"),
+        ({"OMP_NUM_THREADS": "0"}, "OMP_NUM_THREADS is '0'"),
+        ({"NNODES": "x"}, "NNODES is 'x'"),
+        ({"NNODES": "2", "HEAD": "host"}, "HEAD=host:port"),
+        ({"VENV": "/nonexistent"}, "VENV is /nonexistent, where there is no bin/python: run bash scripts/setup.sh"),
+        ({"PROFILE": "none"}, "no profile 'none'"),
+    ],
+)
+def test_every_variable_is_checked(variables, told):
+    done = run("bash", "run_generate_data.sh", **variables)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr
+
+
+def test_where_and_how_a_script_is_started_does_no_harm(tmp_path):
+    """From another directory with modules of the user's, by a link, with CDPATH and another launcher's variables."""
+    for module in ("yaml", "json", "random", "llm"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit(module + ' of the user')")
+    (tmp_path / "scripts").mkdir()
+    link = tmp_path / "link.sh"
+    link.symlink_to(REPOSITORY / "run_generate_data.sh")
+    others = dict(CDPATH=f"{tmp_path}:/", WORLD_SIZE="4", RANK="1", MASTER_ADDR="nowhere.invalid", MASTER_PORT="1")
+    plain = run("bash", "run_generate_data.sh", "--dry-run", PROFILE="smoke", OUT="/a:b")
+    harmed = run("bash", str(link), "--dry-run", cwd=tmp_path, PROFILE="smoke", OUT="/a:b", **others)
+    assert (harmed.returncode, harmed.stdout, harmed.stderr) == (0, plain.stdout, plain.stderr)
+    assert "/a:b/samples" in plain.stdout
+
+
+def test_an_environment_that_is_named_wins_over_an_activated_one(tmp_path):
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text("#!/bin/sh\necho named >&2\nexit 1\n")
+    python.chmod(0o755)
+    done = run("bash", "run_train.sh", VENV=str(tmp_path))
+    assert done.returncode == 2 and str(python) in done.stderr
+
+
+def test_an_environment_whose_interpreter_is_gone_is_not_taken_for_whole(tmp_path):
+    setup = REPOSITORY / "scripts" / "setup.sh"
+    hashed = subprocess.run(
+        ["sha256sum"], input=(REPOSITORY / "requirements.txt").read_bytes() + setup.read_bytes(), capture_output=True
+    )
+    (tmp_path / "installed").write_bytes(hashed.stdout)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    assert run("bash", str(setup), VENV=str(tmp_path), PYTHON="false").returncode == 0  # as it is, nothing is made
+    (tmp_path / "bin" / "python").unlink()
+    (tmp_path / "bin" / "python").symlink_to("/gone/python")
+    assert run("bash", str(setup), VENV=str(tmp_path), PYTHON="false").returncode == 2  # it is made again, with false

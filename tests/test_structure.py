@@ -34,7 +34,7 @@ MODULES = {name_of(path) for path in [*METHOD, *SCRIPTS]}
 def imports(path: Path) -> set[str]:
     """The modules of this repository that a file imports, also within functions and for types alone."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -4,6 +4,9 @@ The head is applied to the scored places alone, a block of them at a time, so th
 times vocabulary) are never in memory, in the backward pass neither.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, linear_cross_entropy
@@ -12,6 +15,8 @@ from transformers import PreTrainedModel
 IGNORED = -100  # a target that is not scored
 # As fast as all rows at once at a vocabulary of 2,048 and faster at 49,152, where torch's own choice is far slower.
 BLOCK = LinearCrossEntropyOptions(batch_chunk_size=512, acc_policy="accurate")
+
+LARGE = 100.0  # a logit that would show a cap
 
 
 class NextTokenLoss(torch.nn.Module):
@@ -43,16 +48,46 @@ class NextTokenLoss(torch.nn.Module):
         ).float()
 
 
+@contextmanager
+def scaled_hidden_states(model: PreTrainedModel, factor: float) -> Iterator[list[torch.Tensor]]:
+    """Within the block, multiply what a model's head is applied to; yield a list to which each pass adds it."""
+    seen: list[torch.Tensor] = []
+
+    def scale(module, given, out):
+        out.last_hidden_state = factor * out.last_hidden_state
+        seen.append(out.last_hidden_state)
+        return out
+
+    hook = model.base_model.register_forward_hook(scale)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
 @torch.no_grad()
 def _has_plain_head(model: PreTrainedModel) -> bool:
-    """Whether the logits are a linear function of the last hidden state: not so where a model scales or caps them."""
+    """Return whether the logits are a linear function of the last hidden state, also where that is large.
+
+    Not so where a model scales its logits, or caps them, which small ones do not show.
+    """
     head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
+    if not isinstance(head, torch.nn.Linear) or model.base_model is model:
         return False
     was_training = model.training
     model.eval()
     ids = torch.arange(min(8, head.out_features), device=model.device)[None]
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    plain, logits = head(hidden).float(), model(input_ids=ids, use_cache=False).logits.float()
-    model.train(was_training)
-    return plain.shape == logits.shape and torch.allclose(plain, logits, rtol=1e-5, atol=1e-6)
+    try:
+        factor = 1.0
+        for _ in range(2):
+            with scaled_hidden_states(model, factor) as hidden:
+                logits = model(input_ids=ids, use_cache=False).logits.float()
+            plain = head(hidden[0]).float()
+            factor = max(30.0, LARGE / max(float(plain.abs().max()), 1e-30))  # for the second time
+            if plain.shape != logits.shape or not torch.allclose(plain, logits, rtol=1e-5, atol=1e-6):
+                return False
+    except AttributeError:  # no last hidden state
+        return False
+    finally:
+        model.train(was_training)
+    return True

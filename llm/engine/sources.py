@@ -4,6 +4,7 @@ The network is touched for a hub id alone, and only to ask whether the hub answe
 """
 
 import importlib.util
+import json
 import re
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from llm.processes import UsageError
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_TIMEOUT_S = 3
+LFS_POINTER = b"version https://git-lfs"
 
 
 def _hub_reachable() -> bool:
@@ -59,8 +61,6 @@ def locate(spec: str, files: list[str]) -> Path:
         return path
     path = Path(spec).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(f"{path} holds no config.json, so it is not a model's directory")
         return path
     if spec.endswith(".gguf"):
         if not path.is_file():
@@ -69,3 +69,74 @@ def locate(spec: str, files: list[str]) -> Path:
     if not HUB_ID.fullmatch(spec):
         raise UsageError(f"{spec!r} is neither a directory, nor a .gguf file, nor a hub id")
     return _from_hub(spec, files)
+
+
+# -------------------------------------------------------------------------------------------------- its files
+
+
+def check(path: Path, what: str) -> None:
+    """Raise UsageError, in a moment and before anything is loaded, where a model's weights cannot be read as they are.
+
+    path: a directory, or a .gguf file. what: whose weights they are, for the message.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise UsageError(f"{what}: {path} is {_kind(path) or 'no GGUF file'}")
+        return
+    directory, config = path, read_config(path, what)
+    if "quantization_config" in config:
+        raise UsageError(f"{what}: the weights in {directory} are quantised: give the model they were made from")
+    if (directory / "adapter_config.json").is_file():
+        raise UsageError(f"{what}: {directory} holds an adapter: merge it into its base model, and give the result")
+    index = directory / "model.safetensors.index.json"
+    if (directory / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    elif index.is_file():
+        names = sorted(set(_json(index, what)["weight_map"].values()))
+    else:
+        pickled = next((path.name for path in directory.glob("*.bin")), None)
+        told = f"only pickled weights ({pickled}), which can run code" if pickled else "no weights"
+        raise UsageError(f"{what}: {directory} holds {told}: model.safetensors is needed")
+    for name in names:
+        _check_safetensors(directory / name, what)
+
+
+def read_config(directory: Path, what: str) -> dict:
+    """Return a directory's config.json; UsageError where it is none, or an adapter's directory."""
+    path = directory / "config.json"
+    if not path.is_file():
+        adapter = (directory / "adapter_config.json").is_file()
+        told = "an adapter alone: merge it into its base model" if adapter else "no config.json: it is no model's"
+        raise UsageError(f"{what}: {directory} holds {told}")
+    return _json(path, what)
+
+
+def _json(path: Path, what: str) -> dict:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{what}: {path} is {_kind(path) or f'no JSON ({error})'}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{what}: {path} is no mapping of keys to values")
+    return value
+
+
+def _kind(path: Path) -> str | None:
+    """Return what stands in a file's place, where that is known."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            return "a Git LFS pointer to the file, not the file: run git lfs pull where it came from"
+    return None
+
+
+def _check_safetensors(path: Path, what: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UsageError(f"{what}: {path} is missing")
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{what}: {path} is {_kind(path) or f'cut short or damaged ({error})'}") from None

@@ -15,15 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from llm.processes import UsageError
+
 HOST = socket.gethostname().replace(".", "_")
-LEFTOVER = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.tmp")  # the names that `atomic` gives
+LEFTOVER = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.half-written")  # the names that `atomic` gives
+CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # what file systems answer that do not offer it
 
 
 def _sync(path: Path) -> None:
-    """Have the system write a file or a directory to the disk."""
+    """Have the system write a file or a directory to the disk, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -32,11 +38,13 @@ def _sync(path: Path) -> None:
 def atomic(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`, for a file or a directory, that becomes `target` when the block succeeds.
 
-    After a crash the target is absent or complete. A block that raises leaves nothing behind. OSError with the path and
-    the bytes written so far where the disk is full, whatever the library that was writing makes of it.
+    After a crash the target is absent or complete. A block that raises leaves nothing behind. UsageError where the
+    target is a directory with files that are not ours, which would be lost; OSError with the path and the bytes written
+    so far where the disk is full, whatever the library that was writing makes of it.
     """
+    refuse_foreign(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{HOST}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{HOST}.{os.getpid()}.half-written")
     try:
         yield temporary
         if temporary.is_dir():
@@ -63,7 +71,7 @@ def atomic(target: Path) -> Iterator[Path]:
 def appending(path: Path) -> Iterator[TextIO]:
     """Yield a text file to add lines to. OSError with the path and its bytes where the disk is full."""
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             yield file
     except OSError as error:
         if error.errno == errno.ENOSPC and error.filename is None:
@@ -85,12 +93,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def remove_leftovers(root: Path, alone: bool) -> None:
-    """Remove what killed processes left of `atomic` below root.
+def remove_leftovers(root: Path, within: tuple[str, ...], alone: bool) -> None:
+    """Remove what killed processes left of `atomic` in root, and below those of its directories that are ours.
 
     alone: no other process writes there. If others may, only what a process of this host left that is no more.
     """
     for directory, directories, names in os.walk(root):  # which passes over what others remove meanwhile
+        if Path(directory) == root:
+            directories[:] = [name for name in directories if name in within or LEFTOVER.fullmatch(name)]
         for name in [*directories, *names]:
             made, path = LEFTOVER.fullmatch(name), Path(directory, name)
             if made is None or not (alone or (made["host"] == HOST and not _is_alive(int(made["pid"])))):
@@ -114,13 +124,14 @@ def write_json(path: Path, value: dict | list) -> None:
 
 
 def _encoded(value: dict | list) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
+    """Return a value as JSON; ValueError where a number in it is not finite, which JSON has no word for."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict | None:
     """Return the mapping in a JSON file; None where there is no such file, or not a whole one."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return value if isinstance(value, dict) else None
@@ -168,6 +179,25 @@ def seal(directory: Path) -> None:
     """Record the hash of every file of a directory in it, as the last thing that is written there."""
     names = sorted(path.name for path in directory.iterdir())
     write_json(directory / SEAL, {name: sha256(directory / name) for name in names})
+
+
+# What transformers and this program write into a directory that is sealed.
+SEALED_NAMES = re.compile(r".*\.(json|safetensors|model|jinja|txt)")
+
+
+def foreign_file(directory: Path) -> Path | None:
+    """Return a file of a directory, if there is one, that is not in its seal; without a seal, not of a sealed kind."""
+    if not directory.is_dir():
+        return None
+    sealed = read_json(directory / SEAL)
+    ours = SEALED_NAMES.fullmatch if sealed is None else {*sealed, SEAL}.__contains__
+    return next((path for path in sorted(directory.iterdir()) if path.is_dir() or not ours(path.name)), None)
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Raise UsageError where a sealed directory holds a file that is not ours, and would be lost if it is replaced."""
+    if foreign := foreign_file(directory):
+        raise UsageError(f"{foreign} is no file of this program, which would replace {directory}: move it away")
 
 
 def broken_seal(directory: Path) -> str | None:

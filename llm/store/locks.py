@@ -20,7 +20,7 @@ from llm.processes import UsageError
 def _holder(lock: Path) -> str:
     """Return who wrote a lock's file; it may just have taken the lock and not have written yet."""
     for _ in range(20):
-        if holder := lock.read_text().strip():
+        if holder := lock.read_text(encoding="utf-8").strip():
             return holder
         time.sleep(0.05)
     return "another run"
@@ -45,7 +45,7 @@ def writing(lock: Path, part: str = "") -> Iterator[None]:
     own = lock.with_name(f"{lock.name}-{part}") if part else lock
     with ExitStack() as stack:
         if part:
-            _acquire(stack.enter_context(lock.open("a+")), fcntl.LOCK_SH, lock.parent, lock)
+            _acquire(stack.enter_context(lock.open("a+", encoding="utf-8")), fcntl.LOCK_SH, lock.parent, lock)
         file = stack.enter_context(own.open("a+"))
         _acquire(file, fcntl.LOCK_EX, lock.parent, own)
         file.truncate(0)
@@ -53,7 +53,7 @@ def writing(lock: Path, part: str = "") -> Iterator[None]:
         with suppress(OSError):  # a full disk is reported by what cannot do without it
             os.write(file.fileno(), holder.encode())
             if part:  # read by a whole run that is refused
-                lock.write_text("runs of its parts")
+                lock.write_text("runs of its parts", encoding="utf-8")
         try:
             yield
         finally:

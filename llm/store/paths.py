@@ -5,6 +5,8 @@ from pathlib import Path
 
 from llm.distributions import GROUND_TRUTH, Distribution, SampleSet, tau_name
 
+DIRECTORIES = (GROUND_TRUTH, "samples", "checkpoints", "scores", "results", "figures")  # below a run's root
+
 
 @dataclass(frozen=True)
 class Paths:

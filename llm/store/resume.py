@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.processes import is_main, say
-from llm.store.files import appending, atomic, broken_seal, read_json, seal, write_bytes, write_json
+from llm.store.files import (
+    appending,
+    atomic,
+    broken_seal,
+    foreign_file,
+    read_json,
+    refuse_foreign,
+    seal,
+    write_bytes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -40,7 +50,8 @@ class TrainingFiles:
 
     def states(self) -> list[Path]:
         """Return the states, newest first."""
-        return sorted(self.directory.glob("state-*"), key=step_of, reverse=True)
+        found = (path for path in self.directory.glob("state-*") if path.name.removeprefix("state-").isdecimal())
+        return sorted(found, key=step_of, reverse=True)
 
     def damaged_epoch(self, num_epochs: int) -> Path | None:
         """Return the first file of the epochs' checkpoints that is not as it was written; None where all are."""
@@ -48,6 +59,11 @@ class TrainingFiles:
             if bad := broken_seal(self.epoch(epoch)):
                 return self.epoch(epoch) / bad
         return None
+
+    def refuse_foreign(self) -> None:
+        """Raise UsageError where an epoch's checkpoint, which may be replaced, holds a file that is not ours."""
+        for checkpoint in self.directory.glob("epoch-*"):
+            refuse_foreign(checkpoint)
 
     def usable_state(self, steps_per_epoch: int) -> Path | None:
         """Return the newest state that verifies together with the checkpoints and the log before it, if there is one.
@@ -92,9 +108,10 @@ class TrainingFiles:
         self.remove_states(NUM_STATES)
 
     def remove_states(self, kept: int = 0) -> None:
-        """Remove the states but the newest so many."""
+        """Remove the states but the newest so many, and but those in which somebody has put a file."""
         for state in self.states()[kept:]:
-            shutil.rmtree(state)
+            if foreign_file(state) is None:
+                shutil.rmtree(state)
 
     def shorten_log(self, num_rows: int) -> None:
         """Keep the first rows of the log, those of the steps that a training does not repeat."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from llm.distributions import Samples
 from llm.processes import UsageError
-from llm.store.files import atomic, read_record, sha256, write_record
+from llm.store.files import LEFTOVER, atomic, read_record, sha256, write_record
 
 COLUMNS = ["index", "ids", "num_prompt", "log_prob"]
 PER_SEQUENCE = 24  # bytes beside the ids: index, length of the prompt, log-probability, list offset
@@ -65,8 +65,13 @@ class SampleFiles:
         return read_record(self.manifest_path, bound=self.bound, num_sequences=self.num_sequences)
 
     def write(self, shard: int, samples: Samples, vocab_size: int) -> None:
-        """Write one shard: index, ids, num_prompt, log_prob; ids in the smallest type that holds the vocabulary."""
+        """Write one shard: index, ids, num_prompt, log_prob; ids in the smallest type that holds the vocabulary.
+
+        ValueError for an id that the vocabulary does not have, or a log-probability that is not finite.
+        """
         indices = self.ranges[shard]
+        if samples.ids.max() >= vocab_size or not np.isfinite(samples.log_prob).all():
+            raise ValueError(f"{self.path(shard)}: ids up to {samples.ids.max()}, or log-probabilities not finite")
         ids = samples.ids.astype(smallest_unsigned(vocab_size))
         table = pa.table(
             {
@@ -118,7 +123,9 @@ class SampleFiles:
         """Raise UsageError where the directory holds another file than the set's."""
         present = self.directory.iterdir() if self.directory.is_dir() else ()
         known = {self.path(shard).name for shard in range(len(self.ranges))} | {self.manifest_path.name}
-        if foreign := sorted(path.name for path in present if path.name not in known and path.suffix != ".tmp"):
+        if foreign := sorted(
+            path.name for path in present if path.name not in known and not LEFTOVER.fullmatch(path.name)
+        ):
             raise UsageError(f"{self.directory / foreign[0]} is not part of this sample set: move it away")
 
     def damaged(self, shards: Iterable[int]) -> list[int]:

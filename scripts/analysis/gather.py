@@ -55,6 +55,8 @@ def neighbours(
     rows = []
     for student, own in students.items():
         own = own[manifold.unique_rows(own)]
+        if len(own) <= NUM_NEIGHBOURS:
+            say(f"warning: {student} has only {len(own)} distinct samples, whose balls reach to the farthest of them")
         for name, estimate in manifold.evaluate(reference, own, NUM_NEIGHBOURS, num_bootstrap, seed).items():
             row = {"model": student.model, "seed": student.seed, "epoch": epochs[student.model, student.seed]}
             row |= {"temperature": student.temperature, "quantity": f"knn_{name}", "unit": UNITS[name]}

@@ -8,7 +8,8 @@ the point itself not counted. With n real and m generated points:
     density   = mean number of real balls that hold a generated point / k       Naeem et al. 2020, arXiv 2002.09797
     coverage  = share of the real balls that hold a generated point
 
-Balls are closed, as in the first of these. Density is 1 in expectation where both sets come from one distribution.
+Balls are closed, as in the first of these. A set that collapsed to up to k distinct points has no k-th neighbour: its
+balls reach to the farthest of these. Density is 1 in expectation where both sets come from one distribution.
 """
 
 import numpy as np
@@ -30,9 +31,11 @@ def unique_rows(x: np.ndarray) -> np.ndarray:
 
 
 def radii(x: np.ndarray, k: int) -> np.ndarray:
-    """Return [n], the distance of each row of x [n, d] to its k-th nearest other row. ValueError for up to k rows."""
-    if len(x) <= k:
-        raise ValueError(f"{len(x)} points have no {k}-th nearest neighbour")
+    """Return [n], the distance of each row of x [n, d] to its k-th nearest other row; of fewer, to the farthest.
+
+    So the ball of a lone point is that point.
+    """
+    k = min(k, len(x) - 1)
     return KDTree(x).query(x, k=k + 1)[0][:, k]  # the nearest is the point itself, or one in the same place
 
 
@@ -50,8 +53,8 @@ def evaluate(real: np.ndarray, generated: np.ndarray, k: int, num_bootstrap: int
 
     Each is the mean of a value per point: a generated one in precision and density, a real one in recall and coverage.
     Intervals are 95 % percentile bootstraps over those points, with the balls and the other set held fixed: they
-    are about the points that were scored, not those that the balls were made from. ValueError for sets of up to k
-    points.
+    are about the points that were scored, not those that the balls were made from. Of a lone point the interval is the
+    value.
     """
     in_real_ball, real_balls = contained(real, radii(real, k), generated)
     _, generated_balls = contained(generated, radii(generated, k), real)
@@ -62,6 +65,8 @@ def evaluate(real: np.ndarray, generated: np.ndarray, k: int, num_bootstrap: int
         "coverage": in_real_ball > 0,
     }
     return {
-        name: ratio_estimate(value.astype(float), np.ones(len(value)), num_bootstrap, seed)
+        name: Estimate(*3 * [float(value[0])])
+        if len(value) == 1
+        else ratio_estimate(value.astype(float), np.ones(len(value)), num_bootstrap, seed)
         for name, value in values.items()
     }

@@ -39,7 +39,7 @@ def _seed(value: Any) -> int | None:
 
 def read_json(path: Path) -> Any:
     """Return the value in a JSON file."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

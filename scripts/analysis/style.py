@@ -19,6 +19,7 @@ from llm.store.files import write_bytes
 from scripts.analysis.results import Results, Series, over_seeds
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the missing time stamps, which are meant
+plt.rcdefaults()  # a user's settings must not reach the figures
 plt.style.use(Path(__file__).with_name("paper.mplstyle"))
 
 COLUMN_INCHES = 5.5

@@ -83,7 +83,7 @@ def train_once(experiment: Experiment, model, samples: Samples) -> list[dict]:
     with tempfile.TemporaryDirectory() as directory:
         run, teacher = Run(experiment, Paths(Path(directory))), Distribution(TEACHER, 0)
         train(run, Work(TRAIN, "train", teacher, SampleSet(TRUTH, "train", len(samples))), model, samples)
-        lines = TrainingFiles(run.paths.checkpoints(teacher)).log.read_text().splitlines()
+        lines = TrainingFiles(run.paths.checkpoints(teacher)).log.read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -143,14 +143,14 @@ def _high_water_mark() -> int:
     """Return the most bytes that this process has held on the device (a GPU's allocator) or in memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def _measure(prepare: Callable[..., Callable[[], object]], arguments: tuple) -> int:
     work = prepare(*arguments)
     if not torch.cuda.is_available():
-        Path("/proc/self/clear_refs").write_text("5")  # the mark starts again from what is held now
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the mark starts again from what is held now
     before = _high_water_mark()
     work()
     return _high_water_mark() - before

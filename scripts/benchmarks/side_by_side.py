@@ -44,7 +44,7 @@ def seconds_of(run: Run, jobs: int) -> float:
     with tempfile.TemporaryDirectory() as directory:
         scratch, profile = Path(directory, "run"), Path(directory, "profile.yaml")
         link_inputs(run, scratch)
-        profile.write_text(config.render(run.experiment))
+        profile.write_text(config.render(run.experiment), encoding="utf-8")
         settings = {"PROFILE": str(profile), "OUT": str(scratch), "NPROC": "1", "JOBS": str(jobs)}
         settings["OMP_NUM_THREADS"] = str(torch.get_num_threads())
         arguments = dict(cwd=config.REPOSITORY, env=os.environ | settings, capture_output=True, text=True)

@@ -57,7 +57,7 @@ def rate_of_training(model, name: Distribution, samples: Samples, experiment: Ex
         run = Run(experiment.with_values(save_steps=10 * NUM_STEPS), Paths(Path(directory)))
         work = Work(TRAIN, "train", name, SampleSet(TRUTH, "train", len(rows)))
         train(run, work, model, samples.take(rows))
-        lines = TrainingFiles(run.paths.checkpoints(name)).log.read_text().splitlines()
+        lines = TrainingFiles(run.paths.checkpoints(name)).log.read_text("utf-8").splitlines()
     log = [json.loads(line) for line in lines]
     return sum(row["tokens"] for row in log[1:]) / (log[-1]["seconds"] - log[0]["seconds"])
 

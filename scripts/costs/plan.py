@@ -112,7 +112,7 @@ def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
 
 def calibrate(experiment: Experiment) -> dict:
     """Return what scripts/costs/calibrate.py measures, started as the stages are; UsageError where it fails."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as profile:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as profile:
         profile.write(config.render(experiment))
         profile.flush()
         command = ["bash", "-c", "source scripts/launch.sh; stage scripts.costs.calibrate"]
@@ -125,7 +125,7 @@ def calibrate(experiment: Experiment) -> dict:
 
 def timings(paths: Paths) -> pd.DataFrame:
     """Return the tokens and seconds that a run took for each kind of work with each role's models."""
-    lines = paths.timings.read_text().splitlines() if paths.timings.is_file() else []
+    lines = paths.timings.read_text("utf-8").splitlines() if paths.timings.is_file() else []
     rows = pd.DataFrame(map(json.loads, lines), columns=["kind", "model", "tokens", "seconds"])
     rows["role"] = [Distribution(model).role for model in rows["model"]]
     return rows.groupby(["kind", "role"])[["tokens", "seconds"]].sum().add_suffix("_taken")

@@ -19,10 +19,12 @@ import torch
 
 from llm import config, processes
 from scripts.faults.damaged import bad, corrupt, disk, state
+from scripts.faults.foreign import environment, model
 from scripts.faults.reference import Reference
 from scripts.faults.stopped import failpoint, kill, pair, part, stop
 
-FAULTS = {each.__name__: each for each in (kill, failpoint, stop, disk, corrupt, state, pair, part, bad)}
+KINDS = (kill, failpoint, stop, disk, corrupt, state, pair, part, bad, model, environment)
+FAULTS = {each.__name__: each for each in KINDS}
 
 
 def main() -> None:

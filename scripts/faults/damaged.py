@@ -120,7 +120,7 @@ def state(reference: Reference, tries: int, chance: random.Random) -> Iterator[t
         damage(states[-1] / ("state.safetensors", "state.json")[number % 2], None, number, chance)
         number += 1
         wrong = reference.recovers(root, stage)
-        named = f"skipped {states[-1]}" in process.output.read_text()  # of the rerun, which has the same output
+        named = f"skipped {states[-1]}" in process.output.read_text("utf-8")  # of the rerun, which has the same output
         yield stage, wrong or ("" if named else "the damaged state was not named")
 
 
@@ -149,7 +149,7 @@ def bad(reference: Reference, tries: int, chance: random.Random) -> Iterator[tup
     smoke = config.read_profile(config.find_profile("smoke"))
     values = [(name, value) for name, refused in BAD.items() for value in refused]
     for name, value in values if tries >= len(values) else chance.sample(values, tries):
-        profile.write_text(json.dumps(smoke | {name: config.from_yaml(value)}))
+        profile.write_text(json.dumps(smoke | {name: config.from_yaml(value)}), encoding="utf-8")
         for how in (["--profile", "smoke", f"--{name}={value}"], ["--profile", str(profile)]):
             command = [sys.executable, "-m", "llm.generate_data", "--out", str(out), *how]
             began = time.monotonic()

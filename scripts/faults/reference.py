@@ -143,6 +143,8 @@ class Reference:
             return wrong
         if again := [path.name for path, stamp in shards.items() if path.stat().st_mtime_ns != stamp]:
             return f"made again, though complete: {again[0]}"
-        if unfinished and f"going on from {unfinished[-1]}" not in (root.parent / f"{root.name}.out").read_text():
+        if unfinished and f"going on from {unfinished[-1]}" not in (root.parent / f"{root.name}.out").read_text(
+            "utf-8"
+        ):
             return f"did not go on from {unfinished[-1]}"
         return ""

@@ -35,7 +35,7 @@ def execute(path: Path) -> dict:
     display.display = display.Markdown = display.Image = lambda *args, **kwargs: None
     sys.modules |= {"IPython.display": display, "ipywidgets": None}
     plt.show = lambda: plt.close("all")  # as a notebook does, once a figure has been shown
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     os.chdir(path.parent)
     namespace = {"__name__": "__main__"}
     with progress.bar(path.name, len(cells), unit="cell") as bar:

@@ -9,7 +9,13 @@
 # A job that is preempted, or stopped at its time limit, is queued again and goes on. Submit again after a failure:
 # what is complete is left alone.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
+for name in WORKERS NPROC NNODES; do
+  if [[ -n ${!name:-} && ! ${!name} =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: $name is '${!name}': it must be a number from 1" >&2
+    exit 2
+  fi
+done
 
 export PROFILE=${PROFILE:-paper} NPROC=${NPROC:-8} OUT=${OUT:-}
 mkdir -p logs

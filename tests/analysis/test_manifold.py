@@ -134,6 +134,14 @@ def test_intervals_are_those_of_a_share():
     assert evaluate(np.eye(8), np.eye(8) + 0.1, 5, 100, 3) == evaluate(np.eye(8), np.eye(8) + 0.1, 5, 100, 3)
 
 
-def test_too_few_points_are_an_error():
-    with pytest.raises(ValueError, match="5 points have no 5-th nearest neighbour"):
-        evaluate(np.eye(5), np.eye(5), 5, 100, 0)
+@pytest.mark.parametrize(
+    ("generated", "expected"),
+    [
+        ([[0.0], [1.0]], {"precision": 1, "recall": 2 / 4, "coverage": 4 / 4}),  # balls of radius 1 around 0 and 1
+        ([[0.0]], {"precision": 1, "recall": 1 / 4, "coverage": 3 / 4}),  # a point, which the balls of 0, 1 and 3 hold
+    ],
+)
+def test_a_set_that_collapsed_to_fewer_points_than_neighbours_has_values(generated, expected):
+    real = column(0, 1, 3, 9)  # their balls reach to the second of the others: 3, 2, 3, 8
+    found = values(real, np.array(generated), 2)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)

@@ -39,5 +39,5 @@ def test_what_cannot_be_found_is_named(spec, told):
 
 
 def test_a_directory_without_a_model(tmp_path):
-    with pytest.raises(UsageError, match=r"config\.json"):
-        sources.locate(str(tmp_path), ["config.json"])
+    with pytest.raises(UsageError, match=r"no config\.json: it is no model's"):
+        sources.check(sources.locate(str(tmp_path), ["config.json"]), "ground_truth")

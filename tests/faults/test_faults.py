@@ -36,7 +36,7 @@ def test_a_signal_to_the_script_reaches_the_stage(tmp_path):
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM
     assert "interrupted: what is complete is kept" in errors and "Traceback" not in errors
-    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not list((tmp_path / "run").rglob("*.half-written"))
     again = entry("llm.train", "--models", "teacher", "--profile", "smoke", "--out", str(tmp_path / "run"))
     assert "being written" not in again.stderr
 

@@ -1,8 +1,10 @@
 """Profiles, flags, and every wrong value refused by name."""
 
 import math
+import sys
 
 import pytest
+from conftest import run
 
 from llm import config
 from llm.config import Experiment
@@ -38,6 +40,58 @@ def test_a_flag_overrides_the_profile():
     assert root.name == "smoke"
 
 
+@pytest.mark.parametrize("text", ["the cat # hash", "the ", " - a", "-a", "--a", "a\nb", "yes", "123", "null", "é"])
+def test_text_is_taken_as_it_is_typed(text):
+    for flags in (["--prompt", text], [f"--prompt={text}"]):
+        experiment, root, _ = config.parse("", ["--profile", "smoke", *flags, "--out", "/here"])
+        assert (experiment.prompt, str(root)) == (text, "/here")
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"), [("[1, 2]", (1, 2)), ('["[INST] a"]', ("[INST] a",)), ("[[1], [2]]", ((1,), (2,)))]
+)
+def test_a_list_is_one_in_brackets(text, prompt):
+    assert config.parse("", ["--profile", "smoke", "--prompt", text])[0].prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--prompt", "--out", "/x"], "--prompt: expected one argument"),
+        (["--prompt", "[INST] a"], "a text that begins with a bracket"),
+        (["--prompt", "\udcff"], "not in UTF-8"),
+        (["--student", "{a: 1, a: 2}"], "student"),
+    ],
+)
+def test_text_that_is_none_is_refused(flags, told):
+    with pytest.raises(UsageError, match=told):
+        config.parse("", ["--profile", "smoke", *flags])
+
+
+@pytest.mark.parametrize("value", [123, True, 1.5])
+def test_a_profiles_text_that_yaml_takes_for_something_else_is_refused_with_a_hint(smoke, value):
+    with pytest.raises(UsageError, match=rf"prompt is {value}: .*; as text, in quotes: '{value}'"):
+        smoke.with_values(prompt=value)
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("seed: 1\nteacher: {a: 1}\nseed: 2\n")
+    with pytest.raises(UsageError, match=r"twice\.yaml .* 'seed' is given twice, in lines 1 and 3"):
+        config.read_profile(path)
+
+
+def test_a_profile_is_utf_8_whatever_the_locale(tmp_path, smoke):
+    path = tmp_path / "accents.yaml"
+    path.write_bytes(f"{config.render(smoke)}\n".replace("[0]", "élève").encode())
+    code = f"from llm import config; print(ascii(config.load({str(path)!r}).prompt))"
+    done = run(sys.executable, "-X", "utf8=0", "-c", code, LC_ALL="C", PYTHONCOERCECLOCALE="0")
+    assert done.stdout.strip() == ascii("élève"), done.stderr
+    path.write_bytes("prompt: élève".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"accents\.yaml is no YAML in UTF-8"):
+        config.read_profile(path)
+
+
 def test_a_profile_file_of_ones_own(tmp_path, smoke):
     path = tmp_path / "mine.yaml"
     path.write_text(config.render(smoke.with_values(seed=7)))
@@ -53,7 +107,7 @@ def test_an_experiment_does_not_change(smoke):
 
 
 WRONG = {
-    "temperatures": [[0.8, 0], [-1.0], [math.nan], [math.inf], ["warm"], [], 0.8, [0.8, 0.8]],
+    "temperatures": [[0.8, 0], [-1.0], [1e-50], [math.nan], [math.inf], ["warm"], [], 0.8, [0.8, 0.8]],
     "num_train": [0, 10.5, True],
     "num_test": [1],
     "max_length": [1],

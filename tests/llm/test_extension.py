@@ -162,7 +162,7 @@ def marked(run: Run) -> set[str]:
 
 
 def test_samples_that_were_drawn_from_other_weights_are_not_taken_for_complete(copy):
-    """Of a teacher of which another epoch is selected: its samples and all scores of and by it; no other work's."""
+    """Of a teacher of which another epoch is selected: its samples, all scores of and by it, the trainings on them."""
     run, flags = copy
     before = marked(run)
     assert before == {str(work) for work in run.works(*KINDS)}
@@ -170,7 +170,11 @@ def test_samples_that_were_drawn_from_other_weights_are_not_taken_for_complete(c
     chosen = run.selection(teacher)
     files.write_record(run.paths.selection(teacher), chosen | {"best_epoch": 3 - chosen["best_epoch"]})
     of_it = [work for work in run.works("sample", "score") if teacher in (work.by.at(1), work.data.distribution.at(1))]
+    of_it += [work for work in run.works("train") if work.data.distribution.at(1) == teacher]
     assert before - marked(run) == {str(work) for work in of_it}
+    assert "student_tau0.80 seed 0 is not trained: run bash run_train.sh first" in refusal(
+        "llm.eval_perplexity", *flags
+    )
     assert "run bash run_train.sh first" in refusal("llm.train", "--models", "students", *flags)
     with pytest.raises(UsageError, match="is not complete"):
         run.samples(work_of(run, "sample", "teacher").data)

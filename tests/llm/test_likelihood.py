@@ -7,8 +7,9 @@ from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 
 from llm.distributions import Samples
 from llm.engine.next_token import NextTokenLoss
-from llm.likelihood import log_likelihood, score_tokens
+from llm.likelihood import log_likelihood, refuse_gaps, score_tokens
 from llm.metrics import cross_entropy, perplexity
+from llm.processes import UsageError
 from llm.randomness import Stream
 from llm.sampling import sample
 
@@ -131,3 +132,34 @@ def test_embeddings_are_means_over_the_generated_ids_of_the_last_hidden_state():
             np.testing.assert_allclose(found[row], hidden.mean(0).numpy(), atol=1e-5)
     assert score_tokens(model, samples, 2)[1] is None
     assert not model.base_model._forward_hooks
+
+
+def test_a_score_that_is_not_finite_is_refused_by_model_sequence_and_id():
+    model = tiny_llama(0)
+    samples = Samples.of([[0, 1, 2], [0, 1, 1, 1]], 1, np.zeros(2))
+    with torch.no_grad():
+        model.lm_head.weight[1] = torch.nan
+    model.name_or_path = "checkpoints/teacher"
+    told = "checkpoints/teacher: the log-probability of generated id 1 of sequence 1 is nan"
+    with pytest.raises(UsageError, match=told):
+        log_likelihood(model, samples, 2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "temperature", "gap", "fine"),
+    [
+        ("float32", 1.0, 0.009, True),
+        ("float32", 1.0, 0.011, False),
+        ("float32", 0.5, 0.011, True),
+        ("bfloat16", 1.0, 0.9, True),
+        ("bfloat16", 1.0, 1.8, False),
+        ("bfloat16", 1.0, np.nan, False),
+    ],
+)
+def test_how_far_a_draw_may_be_from_its_score(dtype, temperature, gap, fine):
+    samples = Samples.of([[0, 1, 2], [0, 1, 1, 1]], 1, np.array([-1.0, -2.0]))
+    scores = samples.log_prob + np.array([0, -3 * gap])
+    if fine:
+        return refuse_gaps("teacher", samples, scores, dtype, temperature)
+    with pytest.raises(UsageError, match=f"teacher: log p of sequence 1 is -2 nats as drawn in {dtype}"):
+        refuse_gaps("teacher", samples, scores, dtype, temperature)

@@ -17,6 +17,16 @@ def main():
         raise processes.UsageError("name what mends it")
     if sys.argv[1] == "system":
         raise OSError(28, "disk full", "here")
+    if sys.argv[1] == "file":
+        open("/nowhere/at/all")
+    if sys.argv[1] == "unthought":
+        raise KeyError("of a library")
+    if sys.argv[1] == "letters":
+        processes.say("\u00e9\u4e2d")
+        raise processes.UsageError("\u00e9")
+    if sys.argv[1] == "settings":
+        kept = sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "TORCH_ALLOW")))
+        raise processes.UsageError(str(kept))
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except KeyboardInterrupt:
@@ -27,8 +37,12 @@ ENDS = {
     "usage": (2, "error: name what mends it\n"),
     "system": (
         1,
-        "error: [Errno 28] disk full: 'here'; what is complete is kept, run the same command again to go on\n",
+        "error: [Errno 28] disk full: 'here'; what is complete is kept: make space, and run the same command again to "
+        "go on\n",
     ),
+    "file": (1, "error: [Errno 2] No such file or directory: '/nowhere/at/all'\n"),
+    "letters": (2, "error: \\xe9\n"),
+    "settings": (2, "error: ['ACCELERATE_USE_FSDP']\n"),
     "library": (143, "interrupted: what is complete is kept; run the same command again to go on\n"),
 }
 
@@ -36,8 +50,18 @@ ENDS = {
 @pytest.mark.parametrize("way", ENDS)
 def test_the_exit_code_and_the_line_tell_how_an_entry_ended(way):
     """A signal is told as one also where a library turns it into another exception."""
-    done = run(sys.executable, "-c", ENTRY, way)
+    settings = dict(ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4", ACCELERATE_USE_FSDP="1")
+    settings |= dict(TORCH_ALLOW_TF32_CUBLAS_OVERRIDE="1", PYTHONIOENCODING="ascii")
+    done = run(sys.executable, "-c", ENTRY, way, **settings)
     assert (done.returncode, done.stderr) == ENDS[way]
+
+
+def test_what_nobody_thought_of_is_one_line_and_its_traceback_is_kept(tmp_path):
+    done = run(sys.executable, "-c", ENTRY, "unthought", TMPDIR=str(tmp_path))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    [log] = tmp_path.glob("traceback-*.log")
+    assert done.stderr == f"error: KeyError: 'of a library' (the traceback is in {log})\n"
+    assert 'raise KeyError("of a library")' in log.read_text() or "KeyError: 'of a library'" in log.read_text()
 
 
 def test_a_signal_between_steps_is_noted_and_the_handlers_come_back():

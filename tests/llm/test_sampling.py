@@ -6,11 +6,12 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from conftest import EOS, enumerate_sequences, exact_log_probabilities, tiny_llama
+from conftest import EOS, enumerate_sequences, exact_log_probabilities, tiny_llama, within
 from scipy.stats import binomtest, chisquare
 
 from llm.distributions import Language
 from llm.likelihood import log_likelihood
+from llm.processes import UsageError
 from llm.randomness import Stream
 from llm.sampling import draw, sample
 
@@ -230,3 +231,50 @@ def test_tail_ids_come_out_at_their_rate():
     assert set(in_tail.tolist()) <= set(tail.tolist())
     assert binomtest(len(in_tail), num, num_tail * 1e-6).pvalue > REJECT
     assert chisquare(np.histogram(in_tail, bins=8, range=(0, VOCABULARY))[0]).pvalue > REJECT
+
+
+# ----------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_stop_the_draw_at_the_first(language, value):
+    model, steps = tiny_llama(1), []
+    plain = model.forward
+
+    def forward(*args, **given):
+        out = plain(*args, **given)
+        steps.append(len(out.logits))
+        if len(steps) == 4:  # the first is the decoder's try
+            out.logits[2, :, 1] = value
+        return out
+
+    model.forward = forward
+    endless = Language(3, language.prompts, ())
+    with pytest.raises(UsageError, match="the logits after id 3 of sequence 2 are not finite"):
+        draw_many(model, endless, num=20, max_length=10)
+    assert len(steps) == 4
+
+
+def test_ids_that_a_model_excludes_are_no_fault(language):
+    model = tiny_llama(1)
+    plain = model.forward
+
+    def forward(*args, **given):
+        out = plain(*args, **given)
+        out.logits[..., 1] = -torch.inf
+        return out
+
+    model.forward = forward
+    samples = draw_many(model, language, num=50)
+    assert 1 not in samples.ids and np.isfinite(samples.log_prob).all()
+
+
+@pytest.mark.parametrize("gap", [1.8, float("nan")])
+def test_a_set_whose_draws_are_not_its_scores_is_not_kept(smoke, tmp_path, monkeypatch, gap):
+    monkeypatch.setattr("llm.sampling.log_likelihood", lambda model, samples, *_, **__: samples.log_prob + gap * 24)
+    flags = ("--profile", "smoke", "--out", str(tmp_path), "--num_train", "40", "--max_length", "8")
+    with pytest.raises(
+        UsageError, match=r"train: log p of sequence \d+ is .* as drawn in float32"
+    ):
+        within("llm.generate_data", *flags)
+    assert not list(tmp_path.rglob("*.parquet"))

@@ -1,11 +1,14 @@
 """Files that are whole or absent, their seals and records, and a disk that is full."""
 
+import contextlib
 import errno
+import math
 import os
 import subprocess
 
 import pytest
 
+from llm.processes import UsageError
 from llm.store import files
 
 
@@ -48,29 +51,37 @@ def left(root) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
 
 
+# A user's: nothing else makes the names of half-written files, and even these stay where no directory is ours.
+KEPT = ["kept.half-written", ".kept", ".a.host.12.tmp", f"theirs/.a.{files.HOST}.1.half-written"]
+
+
 @pytest.fixture
 def littered(tmp_path):
     """A directory with what is kept, and with half-written files of a dead process, of this one and of another host."""
     dead = subprocess.Popen(["true"])
     dead.wait()
     owners = [f"{files.HOST}.{dead.pid}", f"{files.HOST}.{os.getpid()}", "elsewhere.1"]
-    for name in (*(f".half.{owner}.tmp" for owner in owners), *(f".set.{owner}.tmp/deep/part" for owner in owners)):
+    for name in (
+        *(f".half.{owner}.half-written" for owner in owners),
+        *(f".set.{owner}.half-written/deep/part" for owner in owners),
+    ):
         for path in (tmp_path / name, tmp_path / "deep" / name):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("half")
-    for name in ("kept.tmp", ".kept", ".a.12.tmp"):
+    (tmp_path / "theirs").mkdir()
+    for name in KEPT:
         (tmp_path / name).write_text("whole")
     return tmp_path
 
 
 def test_leftovers_of_killed_processes_are_removed_whatever_they_are_in(littered):
-    files.remove_leftovers(littered, alone=True)
-    assert left(littered) == [".a.12.tmp", ".kept", "deep", "kept.tmp"]
+    files.remove_leftovers(littered, ("deep",), alone=True)
+    assert left(littered) == sorted(["deep", "theirs", *KEPT])
 
 
 def test_beside_other_writers_only_what_a_dead_process_of_this_host_left_is_removed(littered):
     before = left(littered)
-    files.remove_leftovers(littered, alone=False)
+    files.remove_leftovers(littered, ("deep",), alone=False)
     gone = set(before) - set(left(littered))
     alive = {f"{files.HOST}.{os.getpid()}", "elsewhere.1"}
     assert len(gone) == 2 * 4 and not any(owner in name for owner in alive for name in gone)
@@ -80,9 +91,47 @@ def test_beside_other_writers_only_what_a_dead_process_of_this_host_left_is_remo
 def test_what_a_running_process_writes_is_named_so_that_the_others_leave_it(tmp_path):
     with files.atomic(tmp_path / "a") as temporary:
         temporary.write_text("half")
-        files.remove_leftovers(tmp_path, alone=False)
+        files.remove_leftovers(tmp_path, (), alone=False)
         assert temporary.exists()
     assert left(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_directory_with_a_users_file_is_not_replaced(tmp_path, sealed):
+    def write():
+        with files.atomic(tmp_path / "model") as temporary:
+            temporary.mkdir()
+            (temporary / "config.json").write_text("{}")
+            files.seal(temporary)
+
+    write()
+    (tmp_path / "model" / "notes.md").write_text("mine")
+    if not sealed:
+        (tmp_path / "model" / files.SEAL).unlink()
+    with pytest.raises(UsageError, match=r"notes\.md is no file of this program"):
+        write()
+    assert (tmp_path / "model" / "notes.md").read_text() == "mine"
+    (tmp_path / "model" / "notes.md").unlink()
+    write()
+    assert files.broken_seal(tmp_path / "model") is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_is_not_written(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_record(tmp_path / "record.json", {"log_prob": [0.0, value]})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("refused", [errno.EINVAL, errno.EIO])
+def test_a_directory_that_cannot_be_synced_is_written_where_the_file_system_says_so(tmp_path, monkeypatch, refused):
+    def fsync(descriptor):
+        raise OSError(refused, "no")
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with contextlib.nullcontext() if refused == errno.EINVAL else pytest.raises(OSError, match="no"):
+        files.write_json(tmp_path / "a.json", {})
+    assert (tmp_path / "a.json").exists() == (refused == errno.EINVAL)
 
 
 def test_a_seal_names_what_is_not_as_it_was(tmp_path):

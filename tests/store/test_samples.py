@@ -33,6 +33,14 @@ def unfinished(stored) -> SampleFiles:
     return stored
 
 
+@pytest.mark.parametrize(("last", "log_prob"), [(300, -1.0), (2, np.nan)])
+def test_what_cannot_be_kept_as_it_is_is_not_written(tmp_path, last, log_prob):
+    """An id would be wrapped to a smaller integer."""
+    with pytest.raises(ValueError, match="not finite"):
+        SampleFiles(tmp_path, 1, 1, {}).write(0, Samples.of([[0, last]], 1, [log_prob]), 256)
+    assert not list(tmp_path.iterdir())
+
+
 def test_round_trip(stored):
     samples = stored.read()
     assert stored.verified()
