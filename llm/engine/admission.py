@@ -12,13 +12,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from llm.engine.decoding import CachedDecoder, decoder
+from llm.engine.decoding import TOLERANCE, CachedDecoder, decoder
 from llm.engine.memory import is_out_of_memory
-from llm.engine.next_token import NextTokenLoss, scaled_hidden_states
+from llm.engine.next_token import NextTokenLoss, scaled_head_input, scaled_hidden_states
 from llm.processes import UsageError
 
-# How far apart two ways to compute a log-probability may be, as a share of the largest one in size (of at least 1).
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
 NUM_COMPARED = 64  # places of a sequence whose log-probabilities are kept and compared
 NUM_RECOMPUTED = 16  # steps of a decoder without a cache, which computes the whole sequence at each
 
@@ -184,7 +182,8 @@ class _Admission:
         loss, ids = NextTokenLoss(self.model), self.sequences[-1][None]
         if not loss.has_plain_head:
             return  # it is the plain one
-        with scaled_hidden_states(self.model, factor):
+        with scaled_head_input(self.model, factor):
             plain = cross_entropy(self.logits(ids)[0, :-1].float(), ids[0, 1:], reduction="none")
+        with scaled_hidden_states(self.model, factor):
             found = loss(ids, ids[:, 1:])
         self.same(plain[:, None], found[:, None], f"two ways to compute the loss, at {factor} times the hidden states,")

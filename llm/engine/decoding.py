@@ -18,7 +18,11 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_utils import AttentionInterface
 
+from llm.engine.memory import is_out_of_memory
+
 ATTENTION = "slots"
+# How far apart two ways to compute a log-probability may be, as a share of the largest one in size (of at least 1).
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
 FIRST_CAPACITY = 64
 # What transformers may hand to an attention function without meaning another attention than ours.
 HARMLESS = {
@@ -48,18 +52,43 @@ def decoder(model: PreTrainedModel, num_slots: int, max_length: int) -> Iterator
     if not _attends_to_everything(model, max_length):
         yield RecomputingDecoder(model, num_slots, max_length)
         return
-    before = model.config._attn_implementation
+    before, expected = model.config._attn_implementation, _first_logits(model, max_length)
     model.set_attn_implementation(ATTENTION)
     try:
-        try:
-            CachedDecoder(model, 1, max_length).step(*torch.zeros(2, 1, dtype=torch.long, device=model.device))
-            chosen = CachedDecoder
-        except UnknownAttention:
+        chosen = CachedDecoder
+        if not _computes(expected, model, max_length):
             model.set_attn_implementation(before)
             chosen = RecomputingDecoder
         yield chosen(model, num_slots, max_length)
     finally:
         model.set_attn_implementation(before)
+
+
+TRIED = torch.tensor([[0, 1, 0], [1, 1, 0]])
+
+
+@torch.no_grad()
+def _first_logits(model: PreTrainedModel, max_length: int) -> torch.Tensor:
+    """Return [2, t, V] of a forward pass over the ids that a decoder is tried on."""
+    return model(input_ids=TRIED[:, :max_length].to(model.device), use_cache=False).logits
+
+
+@torch.no_grad()
+def _computes(expected: torch.Tensor, model: PreTrainedModel, max_length: int) -> bool:
+    """Return whether the decoder with a cache computes these logits too, step by step."""
+    steps = CachedDecoder(model, len(TRIED), max_length)
+    try:
+        for place, ids in enumerate(TRIED[:, : expected.shape[1]].T.to(model.device)):
+            found = torch.log_softmax(steps.step(ids, torch.full_like(ids, place)).float(), -1)
+            wanted = torch.log_softmax(expected[:, place].float(), -1)
+            bound = TOLERANCE[model.dtype] * max(1.0, float(wanted.abs().max()))
+            if not float((found - wanted).abs().max()) <= bound:
+                return False
+    except (UnknownAttention, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def fitting_batch_size(model: PreTrainedModel, max_length: int, at_most: int) -> int:
@@ -110,7 +139,7 @@ def _attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0
     grouped = query.reshape(n, num_kv_heads, num_heads // num_kv_heads, dim)
     scores = (grouped @ key.transpose(-1, -2)).float() * (dim**-0.5 if scaling is None else scaling)
     weights = torch.softmax(scores + attention_mask, -1).to(value.dtype)
-    return (weights @ value).reshape(n, 1, num_heads, dim), None
+    return (weights @ value).reshape(n, 1, num_heads, value.shape[-1]), None
 
 
 AttentionInterface.register(ATTENTION, _attend)

@@ -49,25 +49,34 @@ class NextTokenLoss(torch.nn.Module):
 
 
 @contextmanager
-def scaled_hidden_states(model: PreTrainedModel, factor: float) -> Iterator[list[torch.Tensor]]:
-    """Within the block, multiply what a model's head is applied to; yield a list to which each pass adds it."""
-    seen: list[torch.Tensor] = []
+def scaled_head_input(model: PreTrainedModel, factor: float) -> Iterator[None]:
+    """Within the block, multiply what a model applies its head to."""
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, given: (factor * given[0], *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def scaled_hidden_states(model: PreTrainedModel, factor: float) -> Iterator[None]:
+    """Within the block, multiply the last hidden states that a model's base returns."""
 
     def scale(module, given, out):
         out.last_hidden_state = factor * out.last_hidden_state
-        seen.append(out.last_hidden_state)
         return out
 
     hook = model.base_model.register_forward_hook(scale)
     try:
-        yield seen
+        yield
     finally:
         hook.remove()
 
 
 @torch.no_grad()
 def _has_plain_head(model: PreTrainedModel) -> bool:
-    """Return whether the logits are a linear function of the last hidden state, also where that is large.
+    """Return whether the logits are a linear function of the base's last hidden state, also where that is large.
 
     Not so where a model scales its logits, or caps them, which small ones do not show.
     """
@@ -77,17 +86,14 @@ def _has_plain_head(model: PreTrainedModel) -> bool:
     was_training = model.training
     model.eval()
     ids = torch.arange(min(8, head.out_features), device=model.device)[None]
-    try:
-        factor = 1.0
-        for _ in range(2):
-            with scaled_hidden_states(model, factor) as hidden:
+    hidden = getattr(model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None)
+    agrees, factor = hidden is not None and hidden.shape[-1] == head.in_features, 1.0
+    for _ in range(2):
+        if agrees:
+            plain = head(factor * hidden).float()
+            with scaled_head_input(model, factor):
                 logits = model(input_ids=ids, use_cache=False).logits.float()
-            plain = head(hidden[0]).float()
+            agrees = plain.shape == logits.shape and torch.allclose(plain, logits, rtol=1e-5, atol=1e-6)
             factor = max(30.0, LARGE / max(float(plain.abs().max()), 1e-30))  # for the second time
-            if plain.shape != logits.shape or not torch.allclose(plain, logits, rtol=1e-5, atol=1e-6):
-                return False
-    except AttributeError:  # no last hidden state
-        return False
-    finally:
-        model.train(was_training)
-    return True
+    model.train(was_training)
+    return agrees

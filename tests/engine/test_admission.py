@@ -34,6 +34,11 @@ def changed(change):
     return model
 
 
+def position_of(given: dict) -> int:
+    """Of a step of the decoder with a cache."""
+    return int(given["position_ids"].max()) if given["use_cache"] else 0
+
+
 def with_parameter(value: float):
     model = tiny_llama(0, vocab_size=VOCAB)
     with torch.no_grad():
@@ -86,8 +91,8 @@ REFUSED = {
     ),
     "random": (lambda: changed(lambda logits, _: logits + torch.rand_like(logits)), "the same input twice differ"),
     "cache": (
-        lambda: changed(lambda logits, given: logits * (1.1 if given.get("use_cache") else 1)),
-        "a forward pass and the decoder at place 0",
+        lambda: changed(lambda logits, given: logits * (1.1 if position_of(given) > 9 else 1)),
+        "a forward pass and the decoder at place 10 differ",
     ),
     "without context": (lambda: built("llama", num_hidden_layers=0), "does not read its context"),
     "not finite": (lambda: with_parameter(float("nan")), r"264 of 264 logits are not finite"),

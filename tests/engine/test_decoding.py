@@ -124,6 +124,24 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, monkeypatc
 
 
 def test_another_error_is_not_taken_for_a_full_memory(tmp_path, monkeypatch):
-    disturb(monkeypatch, RuntimeError("something else"), 1)
+    disturb(monkeypatch, RuntimeError("something else"), 2)  # more than the decoder is tried with
     with pytest.raises(RuntimeError, match="something else"):
         drawn(tiny("llama")[0], tmp_path)
+
+
+@pytest.mark.parametrize("how", ["wrong", "fails"])
+def test_a_cache_that_a_model_does_not_fill_as_expected_is_not_used(how):
+    model = tiny("llama")[0]
+    plain = model.forward
+
+    def forward(*args, **given):
+        if given["use_cache"] and how == "fails":
+            raise KeyError("a cache of another kind")
+        out = plain(*args, **given)
+        out.logits = out.logits * (1.1 if given["use_cache"] else 1)
+        return out
+
+    model.forward = forward
+    before = model.config._attn_implementation
+    with decoder(model, 3, 8) as steps:
+        assert isinstance(steps, RecomputingDecoder) and model.config._attn_implementation == before

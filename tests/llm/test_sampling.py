@@ -236,6 +236,9 @@ def test_tail_ids_come_out_at_their_rate():
 # ----------------------------------------------------------------------------------------------- what is refused
 
 
+TRIES = 1 + 3  # a decoder is tried by a forward pass and as many steps
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_stop_the_draw_at_the_first(language, value):
     model, steps = tiny_llama(1), []
@@ -244,7 +247,7 @@ def test_logits_that_are_not_finite_stop_the_draw_at_the_first(language, value):
     def forward(*args, **given):
         out = plain(*args, **given)
         steps.append(len(out.logits))
-        if len(steps) == 4:  # the first is the decoder's try
+        if len(steps) == TRIES + 3:
             out.logits[2, :, 1] = value
         return out
 
@@ -252,7 +255,7 @@ def test_logits_that_are_not_finite_stop_the_draw_at_the_first(language, value):
     endless = Language(3, language.prompts, ())
     with pytest.raises(UsageError, match="the logits after id 3 of sequence 2 are not finite"):
         draw_many(model, endless, num=20, max_length=10)
-    assert len(steps) == 4
+    assert len(steps) == TRIES + 3
 
 
 def test_ids_that_a_model_excludes_are_no_fault(language):
@@ -273,8 +276,6 @@ def test_ids_that_a_model_excludes_are_no_fault(language):
 def test_a_set_whose_draws_are_not_its_scores_is_not_kept(smoke, tmp_path, monkeypatch, gap):
     monkeypatch.setattr("llm.sampling.log_likelihood", lambda model, samples, *_, **__: samples.log_prob + gap * 24)
     flags = ("--profile", "smoke", "--out", str(tmp_path), "--num_train", "40", "--max_length", "8")
-    with pytest.raises(
-        UsageError, match=r"train: log p of sequence \d+ is .* as drawn in float32"
-    ):
+    with pytest.raises(UsageError, match=r"train: log p of sequence \d+ is .* as drawn in float32"):
         within("llm.generate_data", *flags)
     assert not list(tmp_path.rglob("*.parquet"))
