@@ -9,6 +9,7 @@ from llm.config import Experiment
 from llm.distributions import Language
 from llm.engine import preflight, sources
 from llm.engine.sources import locate
+from llm.language import check_prompt, find_tokenizer, language_of, read_tokenizer
 from llm.processes import UsageError, say
 from llm.randomness import derive_seed
 from llm.run import Run
@@ -63,7 +64,7 @@ def check(experiment: Experiment, paths: Paths) -> None:
             )
     for prompt in experiment.prompts:
         if isinstance(prompt, tuple):
-            _check_prompt(prompt, vocab_size, experiment.max_length)
+            check_prompt(prompt, vocab_size, experiment.max_length)
 
 
 def _check_restriction(vocab_size: int, full: int) -> None:
@@ -71,48 +72,7 @@ def _check_restriction(vocab_size: int, full: int) -> None:
         raise UsageError(f"vocab_size is {vocab_size}, but ground_truth has only {full} ids")
 
 
-def _check_prompt(ids: tuple[int, ...], vocab_size: int | None, max_length: int) -> None:
-    if vocab_size:
-        _check_ids(ids, "prompt", vocab_size)
-    if not ids:
-        raise UsageError("the tokenizer makes no id of a prompt: every sequence must start with one")
-    if len(ids) >= max_length:
-        raise UsageError(f"max_length is {max_length}, which leaves no room after {len(ids)} ids of prompt")
-
-
-def _check_ids(ids: tuple[int, ...], what: str, vocab_size: int) -> None:
-    if ids and max(ids) >= vocab_size:
-        raise UsageError(f"vocab_size is {vocab_size}, too small for the {what}: it has id {max(ids)}")
-
-
 # ------------------------------------------------------------------------------------------------- keeping
-
-
-def _tokenizer_of(path: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    if path.is_file():
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-
-
-def _find_tokenizer(path: Path) -> "PreTrainedTokenizerBase | None":
-    """Return the tokenizer that comes with p*; None, and a line that says so, where it has none that can be read.
-
-    Ids are all that the experiment needs: only text is lost.
-    """
-    try:
-        tokenizer = _tokenizer_of(path)
-    except Exception as error:  # whatever a library makes of a file that is not as it expects
-        told = " ".join(str(error).split())[:200]
-        say(f"warning: the tokenizer in {path} cannot be read ({type(error).__name__}: {told}): no text will be shown")
-        return None
-    # Where the files of a tokenizer are missing, the library makes one up.
-    names = {"tokenizer.json", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"}
-    if path.is_dir() and not any((path / name).is_file() for name in names):
-        say(f"warning: {path} has no tokenizer ({', '.join(sorted(names))}): no text will be shown")
-        return None
-    return tokenizer
 
 
 def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]:
@@ -126,7 +86,7 @@ def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrained
         seed = derive_seed(experiment.seed, "ground_truth")
         return models.with_random_weights(models.config_of(spec, "ground_truth"), seed), None
     path = locate(spec, WEIGHTS)
-    tokenizer = _find_tokenizer(path)
+    tokenizer = find_tokenizer(path)
     if path.is_dir():
         return checkpoints.read(path, "ground_truth", "auto"), tokenizer
     loaded = checkpoints.read(path, "ground_truth", "float32")
@@ -135,74 +95,6 @@ def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrained
     model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(fields), dtype=loaded.dtype)
     model.load_state_dict(loaded.state_dict())
     return model, tokenizer
-
-
-def _ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None") -> tuple[tuple[int, ...], str]:
-    """Return the ids that end a sequence, and where p* declares them: its configs, or else its tokenizer."""
-    places = {
-        "config.json": model.config.get_text_config().eos_token_id,
-        "generation_config.json": getattr(model.generation_config, "eos_token_id", None),
-    }
-    if all(value is None for value in places.values()):
-        places = {"the tokenizer": getattr(tokenizer, "eos_token_id", None)}
-    ids: list[int] = []
-    told: list[str] = []
-    for place, value in places.items():
-        given = [] if value is None else [value] if isinstance(value, int) else list(value)
-        if new := [each for each in given if each not in ids]:
-            ids += new
-            told.append(f"{', '.join(map(str, new))} of {place}")
-    return tuple(ids), " and ".join(told) or "none"
-
-
-def _language(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", experiment: Experiment
-) -> Language:
-    """Return the ids, prompts and ends of p*, and say them; UsageError where they do not fit together."""
-    prompts = experiment.prompts
-    if isinstance(prompts[0], str):
-        if tokenizer is None:
-            raise UsageError("ground_truth has no tokenizer: give prompt as a list of token ids")
-        prompts = tuple(_tokenised(prompt, tokenizer) for prompt in prompts)
-    eos, declared = _ends(model, tokenizer)
-    language = Language(model.config.get_text_config().vocab_size, prompts, eos)
-    first = getattr(model.config.get_text_config(), "bos_token_id", None)
-    for prompt in prompts:
-        _check_prompt(prompt, language.vocab_size, experiment.max_length)
-        text = f": {tokenizer.decode(prompt)!r}" if tokenizer else ""
-        say(f"prompt: {list(prompt)}{text}")
-        _check_markers(prompt, eos, first, tokenizer)
-    _check_ids(language.eos_token_ids, "end-of-sequence token", language.vocab_size)
-    say(f"end of sequence: {declared}")
-    return language
-
-
-def _tokenised(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """Return the ids of a prompt; UsageError where they are not of this text, but for its spaces and capitals."""
-    ids = tuple(tokenizer(text).input_ids)
-
-    def letters(text: str) -> str:
-        for special in tokenizer.all_special_tokens:
-            text = text.replace(special, "")
-        return "".join(text.split()).casefold()
-
-    if letters(found := tokenizer.decode(ids)) != letters(text):
-        raise UsageError(
-            f"prompt {text!r} becomes ids {list(ids)}, whose text is {found!r}: ground_truth's tokenizer, a "
-            f"{type(tokenizer).__name__}, does not keep it: give prompt as a list of token ids"
-        )
-    return ids
-
-
-def _check_markers(prompt: tuple[int, ...], eos: tuple[int, ...], first: int | None, tokenizer) -> None:
-    """Raise UsageError for an end of sequence in a prompt, but where it is what sequences begin with, or two starts."""
-    begins = {first, getattr(tokenizer, "bos_token_id", None)} - {None}
-    for place, each in enumerate(prompt):
-        if each in eos and not (place == 0 and each in begins):
-            told = f"has id {each} in place {place + 1}, which ends a sequence"
-            raise UsageError(f"prompt {list(prompt)} {told}: give the ids without it")
-    if len(prompt) > 1 and prompt[0] == prompt[1] and prompt[0] in begins:
-        raise UsageError(f"prompt {list(prompt)} begins twice, since the tokenizer adds id {prompt[0]}: leave it out")
 
 
 def _admit(run: Run, language: Language) -> None:
@@ -249,21 +141,21 @@ def prepare(run: Run) -> Language:
     if experiment.vocab_size:
         _check_restriction(experiment.vocab_size, text.vocab_size)
         model.resize_token_embeddings(experiment.vocab_size)
-        for config_ in (model.config, text, model.generation_config):
-            if (getattr(config_, "pad_token_id", None) or 0) >= experiment.vocab_size:
-                config_.pad_token_id = None  # an embedding of fewer ids could not be made with it
-    language = _language(model, tokenizer, experiment)
-    _admit(run, language)
+        for each in (model.config, text, model.generation_config):
+            if (getattr(each, "pad_token_id", None) or 0) >= experiment.vocab_size:
+                each.pad_token_id = None  # an embedding of fewer ids could not be made with it
+    found = language_of(model, tokenizer, experiment)
+    _admit(run, found)
     preflight.need_disk(directory, model.num_parameters() * model.dtype.itemsize, "keeping p*")
     with atomic(directory) as temporary:
         model.save_pretrained(temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
-        write_json(temporary / "distribution.json", {"source": experiment.ground_truth, **asdict(language)})
+        write_json(temporary / "distribution.json", {"source": experiment.ground_truth, **asdict(found)})
         seal(temporary)
-        _admit_kept(temporary, run, language, model)
+        _admit_kept(temporary, run, found, model)
         run.keep_settings()
-    return language
+    return found
 
 
 def keep(run: Run) -> None:
@@ -291,4 +183,4 @@ def load_tokenizer(paths: Paths) -> "PreTrainedTokenizerBase | None":
     if not (paths.ground_truth / "tokenizer_config.json").is_file():
         return None
     models.quiet()
-    return _tokenizer_of(paths.ground_truth)
+    return read_tokenizer(paths.ground_truth)

@@ -13,7 +13,7 @@ FLOORS = (
     ("config", "distributions", "randomness", "metrics", "processes", "table"),
     ("engine", "store"),
     ("pipeline", "run"),
-    ("models", "sampling", "likelihood"),
+    ("models", "language", "sampling", "likelihood"),
     ("ground_truth", "scores", "results"),
     ("generate_data", "train", "eval_perplexity", "eval_precision_and_recall"),
 )
