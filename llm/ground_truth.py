@@ -84,7 +84,7 @@ def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrained
     spec = experiment.ground_truth
     if isinstance(spec, dict):
         seed = derive_seed(experiment.seed, "ground_truth")
-        return models.with_random_weights(models.config_of(spec, "ground_truth"), seed), None
+        return models.with_random_weights(models.config_of(spec, "ground_truth"), "ground_truth", seed), None
     path = locate(spec, WEIGHTS)
     tokenizer = find_tokenizer(path)
     if path.is_dir():

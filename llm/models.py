@@ -38,10 +38,11 @@ def config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
 
     if isinstance(spec, dict):
         fields = {key: value for key, value in spec.items() if key != "model_type"}
+        _check_sizes(fields, role)
         try:
             config = AutoConfig.for_model(spec["model_type"], **fields)
         except (ValueError, TypeError, LookupError, ArithmeticError, StrictDataclassError) as error:
-            raise UsageError(f"{role}: {_one_line(error)}") from None
+            raise UsageError(f"{role}: {type(error).__name__}: {_one_line(error)}") from None
         _check_keys(config, fields, role)
         return config
     path = locate(spec, ["config.json"])
@@ -58,8 +59,19 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def _check_sizes(fields: dict, role: str) -> None:
+    """Raise UsageError for a number of something that is negative, or of heads or ids that is 0."""
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            _check_sizes(value, f"{role}'s {key}")
+        elif isinstance(value, int) and (key.startswith(("num_", "n_")) or key.endswith(("_size", "_dim"))):
+            least = 1 if key.endswith(("heads", "n_head", "vocab_size")) else 0
+            if value < least:
+                raise UsageError(f"{role}: {key} is {value}: it must be at least {least}")
+
+
 def _check_keys(config: "PreTrainedConfig", fields: dict, role: str) -> None:
-    """Raise UsageError for a key of a mapping that its config class does not know, and for a negative size.
+    """Raise UsageError for a key of a mapping that its config class does not know.
 
     transformers keeps what it does not know as an attribute that nothing reads.
     """
@@ -69,15 +81,15 @@ def _check_keys(config: "PreTrainedConfig", fields: dict, role: str) -> None:
             near = difflib.get_close_matches(key, known, 1, 0.4)
             told = f": the nearest key is {near[0]}" if near else ""
             raise UsageError(f"{role} has a key {key!r} that {type(config).__name__} does not know{told}")
-        size = key.startswith(("num_", "n_")) or key.endswith(("_size", "_dim", "_embeddings"))
-        if size and isinstance(value, int) and value < 0:
-            raise UsageError(f"{role}: {key} is {value}: it must be at least 0")
         if isinstance(value, dict) and hasattr(sub := getattr(config, key, None), "attribute_map"):
             _check_keys(sub, value, f"{role}'s {key}")
 
 
-def with_random_weights(config: "PreTrainedConfig", seed: int) -> "PreTrainedModel":
-    """Return a causal language model in float32 with its architecture's own initialisation."""
+def with_random_weights(config: "PreTrainedConfig", role: str, seed: int) -> "PreTrainedModel":
+    """Return a causal language model in float32 with its architecture's own initialisation.
+
+    UsageError where there is none of this config. role: whose it is, for the message.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -90,7 +102,8 @@ def with_random_weights(config: "PreTrainedConfig", seed: int) -> "PreTrainedMod
         if is_out_of_memory(error):
             raise
         raise UsageError(
-            f"no causal language model for model_type {config.model_type!r}: {type(error).__name__}: {_one_line(error)}"
+            f"{role}: no causal language model of model_type {config.model_type!r} can be built of this config "
+            f"({type(error).__name__}: {_one_line(error)})"
         ) from None
 
 
@@ -115,7 +128,7 @@ def build(spec: str | dict, role: str, language: Language, seed: int) -> "PreTra
         each.eos_token_id = list(language.eos_token_ids) or None
         # A padding id would zero that id's embedding and withhold its gradient; where pad = eos, that is the EOS.
         each.pad_token_id = None
-    return with_random_weights(config, seed)
+    return with_random_weights(config, role, seed)
 
 
 def initial(model: Distribution, experiment: Experiment, language: Language) -> "PreTrainedModel":

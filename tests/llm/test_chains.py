@@ -23,7 +23,7 @@ from llm.table import read_table
 def test_the_chain_with_other_architectures(spec, tmp_path):
     """As ground truth (from a directory that a model was saved to), as teacher and as students."""
     config = models.config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
-    models.with_random_weights(config, 0).save_pretrained(tmp_path / "model")
+    models.with_random_weights(config, "test", 0).save_pretrained(tmp_path / "model")
     flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
     flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
     flags += ["--num_bootstrap", "100"]

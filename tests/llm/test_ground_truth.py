@@ -36,7 +36,7 @@ LLAMA = {**QWEN2, "model_type": "llama"}
 
 def save_model(spec: dict, directory, **special):
     """A randomly initialised model on disk, as one downloaded from a hub would lie there."""
-    model = models.with_random_weights(models.config_of({**spec, "vocab_size": 64, **special}, "test"), 0)
+    model = models.with_random_weights(models.config_of({**spec, "vocab_size": 64, **special}, "test"), "test", 0)
     model.save_pretrained(directory)
     return model.eval()
 
@@ -175,8 +175,8 @@ def test_what_cannot_be_prepared_is_refused_before_anything_is_sampled_and_leave
     [
         ({"hidden_sizes": 8}, "key 'hidden_sizes' that Qwen2Config does not know: the nearest key is hidden_size"),
         ({"hidden_act": "swiggle"}, "swiggle"),
-        ({"num_attention_heads": 0}, "."),
-        ({"num_hidden_layers": -1}, "num_hidden_layers"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0: it must be at least 1"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1: it must be at least 0"),
         ({"num_hidden_layers": 0}, "does not read its context"),
         ({"num_key_value_heads": 3}, "cannot be computed"),
     ],
