@@ -100,8 +100,8 @@ class _Admission:
         self.embeds_every_id()
         alone = [self.log_probs(sequence) for sequence in self.sequences]
         first = self.sequences[0]
-        self.rounding = self.moved_by_rounding(alone[0])
         self.same(alone[0], self.log_probs(first), "the same input twice")
+        self.rounding = self.moved_by_rounding(alone[0])
         self.looks_left(alone[0])
         self.same(alone[0][: self.half], self.log_probs(first[: self.half]), "a sequence alone and in a longer one")
         self.same_in_a_batch(alone)

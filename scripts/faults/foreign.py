@@ -88,7 +88,8 @@ ENVIRONMENT = {
 
 def environment(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """Settings of other programs, a poor locale and no cache: the same bytes as without them."""
-    for stage, (module, *arguments) in STAGES.items():
+    for stage in STAGES if tries >= len(STAGES) else chance.sample(sorted(STAGES), tries):
+        module, *arguments = STAGES[stage]
         root = reference.fresh(stage)
         command = [sys.executable, "-m", f"llm.{module}", "--out", str(root), *FLAGS, *arguments]
         variables = os.environ | ENVIRONMENT

@@ -8,7 +8,7 @@ import pytest
 from llm.config import REPOSITORY
 from scripts.faults import architectures
 
-ROWS = {row["architecture"]: row for row in csv.DictReader(architectures.TABLE.open(encoding="utf-8", newline=""))}
+ROWS = {row["architecture"]: row for row in csv.DictReader(architectures.TABLE.read_text("utf-8").splitlines())}
 
 
 def test_the_readme_counts_as_the_table_does():

@@ -15,7 +15,7 @@ SMALL = ["--num_train", "200", "--num_validation", "20", "--num_test", "20", "--
 
 
 def test_faults_survive():
-    kinds = ["kill", "failpoint", "stop", "disk", "corrupt", "state", "pair", "part"]
+    kinds = ["kill", "failpoint", "stop", "disk", "corrupt", "state", "pair", "part", "model", "environment"]
     done = entry("scripts.faults", "--tries", "1", "--only", *kinds)
     assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
