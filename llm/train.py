@@ -212,8 +212,6 @@ def _finish(run: Run, work: Work, numbers: dict) -> None:
 
 def complete(run: Run, work: Work) -> None:
     """Train the model of a work if it is not trained yet, after a look at the disk and the memory that it needs."""
-    from llm.engine import admission
-
     kept = TrainingFiles(run.paths.checkpoints(work.by))
     kept.refuse_foreign()
     if run.is_trained(work):
@@ -228,11 +226,18 @@ def complete(run: Run, work: Work) -> None:
     id_bytes = samples.manifest()["num_tokens"] * smallest_unsigned(run.language.vocab_size).itemsize
     # Gradients and moments, beside the weights; and the training set.
     preflight.need_memory(3 * weights + id_bytes, f"training {work.by}")
-    admission.admit_trainable(
-        model.to(processes.state().device), str(work.by), run.language.vocab_size, run.experiment.max_length
-    )
     say(f"training {work.by} ({model.num_parameters() / 1e6:.2f}M parameters) on {work.data}")
     train(run, work, model, run.samples(work.data))
+
+
+def admit(run: Run, works: list[Work]) -> None:
+    """Admit the model of the first of some trainings that are not there yet: all of them have its architecture."""
+    todo = [work for work in works if run.training(work) is None]
+    if todo:
+        from llm.engine import admission
+
+        model = models.initial(todo[0].by, run.experiment, run.language).to(processes.state().device)
+        admission.admit_trainable(model, todo[0].by.role, run.language.vocab_size, run.experiment.max_length)
 
 
 def main() -> None:
@@ -245,8 +250,10 @@ def main() -> None:
     preflight.need_tracker(run.experiment.tracker)
     ground_truth.check(run.experiment, run.paths)
     run.need_samples(work.data for work in works)
+    mine = run.part.of(works)
     with run.writing():
-        for work in run.part.of(works):
+        admit(run, mine)
+        for work in mine:
             complete(run, work)
 
 

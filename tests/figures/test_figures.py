@@ -172,7 +172,15 @@ def test_the_control_figure_shows_three_curves_and_the_advantage(made):
 # --------------------------------------------------------------------------------------------- command line
 
 
-def test_drawing_needs_no_torch(made, tmp_path):
+@pytest.fixture
+def settings(tmp_path) -> dict[str, str]:
+    """The environment of a user whose matplotlib draws everything otherwise."""
+    path = tmp_path / "matplotlibrc"
+    path.write_text("font.size: 25\naxes.facecolor: red\nlines.linewidth: 9\nsavefig.dpi: 30\n")
+    return {"MATPLOTLIBRC": str(path), "MPLBACKEND": "svg"}
+
+
+def test_drawing_needs_no_torch_and_takes_no_settings(made, tmp_path, settings):
     """Nor what reads samples. Of the run's own folder the figure is the same."""
     code = (
         "import sys\n"
@@ -188,8 +196,10 @@ def test_drawing_needs_no_torch(made, tmp_path):
     )
     (tmp_path / "run" / "results").mkdir(parents=True)
     (tmp_path / "run" / "results" / "table.csv").write_bytes((made[1].directory / "table.csv").read_bytes())
-    done = run(sys.executable, "-c", code)
+    done = run(sys.executable, "-c", code, **settings)
     assert done.returncode == 0, done.stderr
+    save(draw(made[1], "control"), tmp_path / "plain", "control")  # in this process, which has no such settings
+    assert (tmp_path / "plain/control.png").read_bytes() == (tmp_path / "control.png").read_bytes()
     for suffix in ("png", "pdf"):
         assert {path.stem for path in tmp_path.glob(f"*.{suffix}")} == set(QUICK)
         ours, of_run = (tmp_path / place / f"precision_recall.{suffix}" for place in (".", "run/figures"))
@@ -236,8 +246,8 @@ def test_a_notebook_runs_without_jupyter(tmp_path):
     assert (tmp_path / "done").exists() and (tmp_path / "line.png").exists() and "printed" not in done.stdout
 
 
-def test_a_cell_of_the_notebook_draws_the_committed_figure(tmp_path):
-    """The first figure, in plain Python, is the one that the kernel drew, on whatever processor.
+def test_a_cell_of_the_notebook_draws_the_committed_figure(tmp_path, settings):
+    """The first figure, in plain Python, is the one that the kernel drew, on whatever processor, whatever the settings.
 
     The PDF is too on the same one; on another its coordinates may differ in the tenth decimal.
     """
@@ -247,7 +257,7 @@ def test_a_cell_of_the_notebook_draws_the_committed_figure(tmp_path):
     (tmp_path / "figs").mkdir()
     path = tmp_path / "MoG" / "start.ipynb"
     path.write_text(json.dumps(notebook | {"cells": notebook["cells"][: ids.index("panels") + 1]}))
-    done = run(sys.executable, "-m", "scripts.figures.mog", str(path))
+    done = run(sys.executable, "-m", "scripts.figures.mog", str(path), **settings)
     assert done.returncode == 0, done.stderr
     drawn, committed = (plt.imread(root / "figs" / "mog_panels.png") for root in (tmp_path, REPOSITORY))
     np.testing.assert_array_equal(drawn, committed)

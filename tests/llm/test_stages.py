@@ -236,7 +236,7 @@ def test_two_processes_make_what_one_makes(first, made, tmp_path):
     alone, two = tmp_path / "alone", tmp_path / "two"
     for copy in (alone, two):
         shutil.copytree(tmp_path / "run", copy)
-    flags = ["--models", "teacher", "--profile", "smoke", "--micro_batch_size", "16"]
+    flags = ["--models", "teacher", "--profile", "smoke", "--micro_batch_size", "16", "--teacher_epochs", "2"]
     within("llm.train", *flags, "--out", str(alone))
     # The flag asks for several processes; that they have no GPU is found out by each.
     command = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
@@ -254,10 +254,10 @@ def test_two_processes_make_what_one_makes(first, made, tmp_path):
     # The same micro-batches, two of them a step, and a sum of two has no order: the same to the bit.
     assert losses(two) == losses(alone)
     checkpoints = sorted(alone.glob("checkpoints/teacher/seed0/epoch-*/model.safetensors"))
-    assert len(checkpoints) == 3
+    assert len(checkpoints) == 2
     assert all((two / each.relative_to(alone)).read_bytes() == each.read_bytes() for each in checkpoints)
-    # Those of the profile are whole batches: the same sums in another order.
-    assert losses(two) == pytest.approx(losses(first[0]), abs=2e-5)
+    # Those of the profile are whole batches: the same sums in another order, until its longer schedule ends otherwise.
+    assert losses(two)[:90] == pytest.approx(losses(first[0])[:90], abs=2e-5)
     assert losses(two)[:20] == pytest.approx(losses(first[0])[:20], abs=1e-5)
 
 

@@ -86,7 +86,8 @@ def cluster(tmp_path) -> dict[str, str]:
 def test_the_chain_with_a_job_that_is_stopped_and_queued_again(cluster, tmp_path):
     (tmp_path / "victim").write_text("run_train.sh")
     settings = dict(PROFILE="smoke", WORKERS="2", NPROC="1", NNODES="2", ACCOUNT="mine", PARTITION="gpu")
-    flags = ["--temperatures", "0.8", "--save_steps", "10"]
+    flags = ["--num_train", "600", "--num_test", "60", "--num_validation", "60", "--student_epochs", "1"]
+    flags += ["--temperatures", "0.8", "--save_steps", "10"]
     done = run("bash", "scripts/slurm/submit.sh", *flags, **cluster, **settings)
     assert done.returncode == 0, done.stderr
     assert "submitted: generate_data 1, train 2, eval_perplexity 3, eval_precision_and_recall 4" in done.stdout
