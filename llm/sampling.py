@@ -182,6 +182,8 @@ def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
 
     A set whose last shard has arrived is verified and marked complete, whichever part or process that is.
     """
+    from llm.engine import decoding
+
     experiment, language = run.experiment, run.language
     absent = [each for each in sets if run.sample_files(each).manifest() is None]
     num_bytes = sum(most_bytes(each.num_sequences, experiment.max_length, language.vocab_size) for each in absent)
@@ -198,7 +200,10 @@ def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
     state = processes.state()
     dtype = models.native_dtype(experiment.sampling_dtype, state.device)
     model = models.load(run.weights(sets[0].distribution), dtype, state.device)
-    say(f"sampling in {str(dtype).removeprefix('torch.')} on {state.device.type}, processes: {state.num_processes}")
+    with decoding.decoder(model, 1, experiment.max_length) as steps:
+        slow = "" if isinstance(steps, decoding.CachedDecoder) else ", each id from the whole sequence, without a cache"
+    name = str(dtype).removeprefix("torch.")
+    say(f"sampling in {name} on {state.device.type}, processes: {state.num_processes}{slow}")
     for each in todo:
         draw_shards(run, each, [shard for owner, shard in shards if owner == each], model)
         if manifest := run.sample_files(each).manifest():

@@ -12,7 +12,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from llm.engine.decoding import TOLERANCE, CachedDecoder, decoder
+from llm.engine import agreement
+from llm.engine.decoding import CachedDecoder, decoder
 from llm.engine.memory import is_out_of_memory
 from llm.engine.next_token import NextTokenLoss, scaled_head_input, scaled_hidden_states
 from llm.processes import UsageError
@@ -93,7 +94,7 @@ class _Admission:
         drawn[0, 0] = vocab_size - 1
         self.sequences = [row[:length].to(model.device) for row, length in zip(drawn, lengths, strict=True)]
         self.half = max_length // 2
-        self.rounding = 0.0
+        self.moved = 0.0
 
     def run(self) -> None:
         """Try everything, what others rest on first."""
@@ -101,7 +102,7 @@ class _Admission:
         alone = [self.log_probs(sequence) for sequence in self.sequences]
         first = self.sequences[0]
         self.same(alone[0], self.log_probs(first), "the same input twice")
-        self.rounding = self.moved_by_rounding(alone[0])
+        self.moved = agreement.moved_by_rounding(self.model, first[None], alone[0][None])
         self.looks_left(alone[0])
         self.same(alone[0][: self.half], self.log_probs(first[: self.half]), "a sequence alone and in a longer one")
         self.same_in_a_batch(alone)
@@ -134,28 +135,11 @@ class _Admission:
         """Return [T, V] float32 of a sequence [T] by itself."""
         return torch.log_softmax(self.logits(sequence[None])[0].float(), -1)
 
-    def moved_by_rounding(self, log_probs: torch.Tensor) -> float:
-        """Return by how many nats the log-probabilities of the first sequence move where its embeddings are rounded.
-
-        Weights of a random recurrence can amplify that far beyond a dtype's precision.
-        """
-        weight = getattr(self.model.get_input_embeddings(), "weight", None)
-        if weight is None:
-            return 0.0
-        before, generator = weight.clone(), torch.Generator().manual_seed(0)
-        noise = torch.randn(weight.shape, generator=generator).to(weight)
-        weight.mul_(1 + torch.finfo(weight.dtype).eps * noise)
-        moved = float((self.log_probs(self.sequences[0]) - log_probs).abs().max())
-        weight.copy_(before)
-        return moved
-
-    def bound(self, log_probs: torch.Tensor) -> float:
-        return max(TOLERANCE[self.model.dtype] * max(1.0, float(log_probs.abs().max())), 4 * self.rounding)
-
     def same(self, one: torch.Tensor, other: torch.Tensor, what: str) -> None:
         """Compare log-probabilities [T, V] of two ways to compute a sequence."""
         places = self.places(len(one)).to(one.device)
-        difference, bound = float((one[places] - other[places]).abs().max()), self.bound(one)
+        difference = float((one[places] - other[places]).abs().max())
+        bound = agreement.bound(self.model, one, self.moved)
         if not difference <= bound:
             self.fails(f"{what} differ by {difference:.3g} nats, more than {bound:.2g}")
 

@@ -18,12 +18,12 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_utils import AttentionInterface
 
+from llm.engine import agreement
 from llm.engine.memory import is_out_of_memory
 
 ATTENTION = "slots"
-# How far apart two ways to compute a log-probability may be, as a share of the largest one in size (of at least 1).
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
 FIRST_CAPACITY = 64
+NUM_TRIED = (4, 3)  # sequences and ids with which a decoder is tried
 # What transformers may hand to an attention function without meaning another attention than ours.
 HARMLESS = {
     "position_ids",
@@ -52,11 +52,11 @@ def decoder(model: PreTrainedModel, num_slots: int, max_length: int) -> Iterator
     if not _attends_to_everything(model, max_length):
         yield RecomputingDecoder(model, num_slots, max_length)
         return
-    before, expected = model.config._attn_implementation, _first_logits(model, max_length)
+    before, tried = model.config._attn_implementation, _tried(model, max_length)
     model.set_attn_implementation(ATTENTION)
     try:
         chosen = CachedDecoder
-        if not _computes(expected, model, max_length):
+        if not _computes(*tried, model, max_length):
             model.set_attn_implementation(before)
             chosen = RecomputingDecoder
         yield chosen(model, num_slots, max_length)
@@ -64,25 +64,24 @@ def decoder(model: PreTrainedModel, num_slots: int, max_length: int) -> Iterator
         model.set_attn_implementation(before)
 
 
-TRIED = torch.tensor([[0, 1, 0], [1, 1, 0]])
+@torch.no_grad()
+def _tried(model: PreTrainedModel, max_length: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return ids [b, t] that a decoder is tried on, their log-probabilities [b, t, V], and how far it may be off."""
+    vocab_size = model.config.get_text_config().vocab_size
+    ids = torch.randint(vocab_size, NUM_TRIED, generator=torch.Generator().manual_seed(0))[:, :max_length]
+    ids = ids.to(model.device)
+    expected = torch.log_softmax(model(input_ids=ids, use_cache=False).logits.float(), -1)
+    return ids, expected, agreement.bound(model, expected, agreement.moved_by_rounding(model, ids, expected))
 
 
 @torch.no_grad()
-def _first_logits(model: PreTrainedModel, max_length: int) -> torch.Tensor:
-    """Return [2, t, V] of a forward pass over the ids that a decoder is tried on."""
-    return model(input_ids=TRIED[:, :max_length].to(model.device), use_cache=False).logits
-
-
-@torch.no_grad()
-def _computes(expected: torch.Tensor, model: PreTrainedModel, max_length: int) -> bool:
-    """Return whether the decoder with a cache computes these logits too, step by step."""
-    steps = CachedDecoder(model, len(TRIED), max_length)
+def _computes(ids: torch.Tensor, expected: torch.Tensor, bound: float, model: PreTrainedModel, max_length: int) -> bool:
+    """Return whether the decoder with a cache computes these log-probabilities too, step by step."""
+    steps = CachedDecoder(model, len(ids), max_length)
     try:
-        for place, ids in enumerate(TRIED[:, : expected.shape[1]].T.to(model.device)):
-            found = torch.log_softmax(steps.step(ids, torch.full_like(ids, place)).float(), -1)
-            wanted = torch.log_softmax(expected[:, place].float(), -1)
-            bound = TOLERANCE[model.dtype] * max(1.0, float(wanted.abs().max()))
-            if not float((found - wanted).abs().max()) <= bound:
+        for place, column in enumerate(ids.T):
+            found = torch.log_softmax(steps.step(column, torch.full_like(column, place)).float(), -1)
+            if not float((found - expected[:, place]).abs().max()) <= bound:
                 return False
     except (UnknownAttention, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         if is_out_of_memory(error):

@@ -124,7 +124,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, monkeypatc
 
 
 def test_another_error_is_not_taken_for_a_full_memory(tmp_path, monkeypatch):
-    disturb(monkeypatch, RuntimeError("something else"), 2)  # more than the decoder is tried with
+    disturb(monkeypatch, RuntimeError("something else"), 4)  # more than the decoder is tried with
     with pytest.raises(RuntimeError, match="something else"):
         drawn(tiny("llama")[0], tmp_path)
 

@@ -236,7 +236,7 @@ def test_tail_ids_come_out_at_their_rate():
 # ----------------------------------------------------------------------------------------------- what is refused
 
 
-TRIES = 1 + 3  # a decoder is tried by a forward pass and as many steps
+TRIES = 2 + 3  # a decoder is tried by two forward passes and three steps
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
