@@ -45,8 +45,6 @@ def check(experiment: Experiment, paths: Paths) -> None:
     declared = {role: _declared(getattr(experiment, role), role) for role in ("teacher", "student")}
     kept = read_json(paths.ground_truth / "config.json")
     declared["ground_truth"] = kept or _declared(experiment.ground_truth, "ground_truth")
-    if kept is None and isinstance(experiment.ground_truth, str):
-        sources.check(locate(experiment.ground_truth, WEIGHTS), "ground_truth")
     for role, fields in declared.items():
         if isinstance(getattr(experiment, role), dict) and "model_type" not in fields:
             raise UsageError(f"{role} has no model_type: name one of transformers' causal language models")
@@ -65,6 +63,8 @@ def check(experiment: Experiment, paths: Paths) -> None:
     for prompt in experiment.prompts:
         if isinstance(prompt, tuple):
             check_prompt(prompt, vocab_size, experiment.max_length)
+    if kept is None and isinstance(experiment.ground_truth, str):  # last, since it may have to be downloaded
+        sources.check(locate(experiment.ground_truth, WEIGHTS), "ground_truth")
 
 
 def _check_restriction(vocab_size: int, full: int) -> None:
