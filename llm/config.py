@@ -123,6 +123,15 @@ class Experiment(BaseModel):
         return self.model_dump(mode="json")
 
 
+def _may_be_text(schema: dict[str, Any]) -> bool:
+    """Return whether a field of this JSON schema takes text."""
+    return any(each.get("type") == "string" for each in (schema, *schema.get("anyOf", ())))
+
+
+# Fields that may be text, which as flags are taken as they are typed; but in brackets, a list or a mapping in YAML.
+TEXTS = [name for name, schema in Experiment.model_json_schema()["properties"].items() if _may_be_text(schema)]
+
+
 def _one_line(error: ValidationError, values: dict[str, Any]) -> str:
     """Return the first fault of a validation as one line that names the field, its value and what it must be."""
     faults = error.errors()
@@ -153,10 +162,6 @@ def build(values: dict[str, Any]) -> Experiment:
         return Experiment.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise UsageError(_one_line(error, values)) from None
-
-
-# Fields that may be text, which as flags are taken as they are typed; but in brackets, a list or a mapping in YAML.
-TEXTS = ("ground_truth", "teacher", "student", "prompt", "training_dtype", "sampling_dtype", "tracker")
 
 
 class _Loader(yaml.SafeLoader):
@@ -231,7 +236,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
 def _flag_value(name: str, given: str) -> Any:
     """Return the value of a field's flag: YAML, or the text itself where the field may be text."""
     if name in TEXTS and given[:1] not in ("[", "{"):
-        if not given.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in given):
+        if any("\ud800" <= letter <= "\udfff" for letter in given):  # how Python keeps bytes that are no letter
             raise UsageError(f"{name} is {given!r}: it is not in UTF-8")
         return given
     try:

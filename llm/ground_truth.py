@@ -1,5 +1,6 @@
 """p*: find it, restrict it to its first ids, refuse what cannot work, and keep it as it is used."""
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,10 +102,11 @@ def _admit(run: Run, language: Language) -> None:
     """Build the teacher and a student, and admit them: what cannot be used is refused before hours of sampling."""
     from llm.engine import admission
 
-    device = processes.state().device
+    device, began = processes.state().device, time.perf_counter()
     for role in ("teacher", "student"):
         model = models.build(getattr(run.experiment, role), role, language, 0).to(device)
         admission.admit_trainable(model, role, language.vocab_size, run.experiment.max_length)
+    say(f"admitted: teacher and student, in {time.perf_counter() - began:.1f} s")
 
 
 def _admit_kept(directory: Path, run: Run, language: Language, model: "PreTrainedModel") -> None:
@@ -113,13 +115,14 @@ def _admit_kept(directory: Path, run: Run, language: Language, model: "PreTraine
 
     from llm.engine import admission
 
-    device = processes.state().device
+    device, began = processes.state().device, time.perf_counter()
     for dtype in {torch.float32, models.native_dtype(run.experiment.sampling_dtype, device)}:
         kept = models.load(directory, dtype, device)
         # Random weights are nearly uniform, as a teacher's are before it is trained.
         admit = admission.admit_trainable if isinstance(run.experiment.ground_truth, dict) else admission.admit
         admit(kept, "ground_truth", language.vocab_size, run.experiment.max_length)
     admission.admit_embedder(kept, "ground_truth")
+    say(f"admitted: p*, in {time.perf_counter() - began:.1f} s")
     saved = {name: value for name, value in model.named_parameters()}
     for name, value in models.load(directory, model.dtype, torch.device("cpu")).named_parameters():
         if name not in saved or not torch.equal(value, saved[name]):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llm.config import Experiment
 from llm.distributions import Language
+from llm.engine.libraries import one_line
 from llm.processes import UsageError, say
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def find_tokenizer(path: Path) -> "PreTrainedTokenizerBase | None":
     try:
         tokenizer = read_tokenizer(path)
     except Exception as error:  # whatever a library makes of a file that is not as it expects
-        told = " ".join(str(error).split())[:200]
-        say(f"warning: the tokenizer in {path} cannot be read ({type(error).__name__}: {told}): no text will be shown")
+        say(f"warning: the tokenizer in {path} cannot be read ({one_line(error)}): no text will be shown")
         return None
     # Where the files of a tokenizer are missing, the library makes one up.
     names = {"tokenizer.json", *tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from llm.config import Experiment
 from llm.distributions import GROUND_TRUTH, Distribution, Language
 from llm.engine import preflight, sources
+from llm.engine.libraries import told
 from llm.engine.sources import locate
 from llm.processes import UsageError
 from llm.randomness import derive_seed
@@ -33,30 +34,21 @@ def quiet() -> None:
 
 def config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
     """Return the transformers config that a model's name or mapping stands for; UsageError where it is none."""
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if isinstance(spec, dict):
         fields = {key: value for key, value in spec.items() if key != "model_type"}
         _check_sizes(fields, role)
-        try:
+        with told(f"{role}: no model of this config"):
             config = AutoConfig.for_model(spec["model_type"], **fields)
-        except (ValueError, TypeError, LookupError, ArithmeticError, StrictDataclassError) as error:
-            raise UsageError(f"{role}: {type(error).__name__}: {_one_line(error)}") from None
         _check_keys(config, fields, role)
         return config
     path = locate(spec, ["config.json"])
     place, name = (path.parent, path.name) if path.is_file() else (path, None)
     if name is None:
         sources.read_config(path, role)
-    try:
+    with told(f"{role}: no model of the config in {path}"):
         return AutoConfig.from_pretrained(place, gguf_file=name, trust_remote_code=False)
-    except (ValueError, TypeError, LookupError, ArithmeticError, OSError, StrictDataclassError) as error:
-        raise UsageError(f"{role}: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _check_sizes(fields: dict, role: str) -> None:
@@ -93,18 +85,9 @@ def with_random_weights(config: "PreTrainedConfig", role: str, seed: int) -> "Pr
     import torch
     from transformers import AutoModelForCausalLM
 
-    from llm.engine.memory import is_out_of_memory
-
     torch.manual_seed(seed)
-    try:
+    with told(f"{role}: no causal language model of model_type {config.model_type!r} can be built of this config"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, ImportError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise UsageError(
-            f"{role}: no causal language model of model_type {config.model_type!r} can be built of this config "
-            f"({type(error).__name__}: {_one_line(error)})"
-        ) from None
 
 
 def build(spec: str | dict, role: str, language: Language, seed: int) -> "PreTrainedModel":

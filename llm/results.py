@@ -50,7 +50,10 @@ def _row(
 
 
 class Evaluated:
-    """One distribution's test samples, and their scores by itself and by p*: what its rows are computed from."""
+    """One distribution's test samples, and their scores by itself and by p*: what its rows are computed from.
+
+    UsageError where log p at the draw is not the float32 score.
+    """
 
     def __init__(self, run: Run, distribution: Distribution, test: "Evaluated | None" = None):
         self.run, self.distribution, self.test = run, distribution, test or self
@@ -60,6 +63,9 @@ class Evaluated:
         self.of_truth = _scores(run, TRUTH, distribution)
         self.epoch = None if distribution == TRUTH else run.selected_epoch(distribution)
         self.bootstrap = run.experiment.num_bootstrap, derive_seed(run.experiment.seed, "bootstrap")
+        # By the dtype asked for: on which machine a set was drawn, and whether that has it, is not known here.
+        dtype = run.experiment.sampling_dtype
+        refuse_gaps(str(distribution), self.samples, self.own.log_prob, dtype, distribution.temperature)
 
     def row(self, quantity: str, unit: str, value: float | Estimate, **others: object) -> dict:
         """Return a row of the table."""
@@ -98,8 +104,6 @@ class Evaluated:
         for n in DISTINCT:
             yield self.row(f"distinct_{n}", "share", distinct(samples, n, eos))
         yield self.row("mean_length", "tokens", float(samples.num_scored.mean()))
-        dtype, temperature = self.run.experiment.sampling_dtype, self.distribution.temperature
-        refuse_gaps(str(self.distribution), samples, self.own.log_prob, dtype, temperature)
         gap = (samples.log_prob - self.own.log_prob) / samples.num_scored
         yield self.row("sampling_gap_mean", PER_TOKEN, float(gap.mean()))
         yield self.row("sampling_gap_max", PER_TOKEN, float(np.abs(gap).max()))

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from llm.engine import agreement
 from llm.engine.decoding import CachedDecoder, decoder
-from llm.engine.memory import is_out_of_memory
+from llm.engine.libraries import told
 from llm.engine.next_token import NextTokenLoss, scaled_head_input, scaled_hidden_states
 from llm.processes import UsageError
 
@@ -28,16 +28,8 @@ def admit(model: PreTrainedModel, name: str, vocab_size: int, max_length: int) -
     Its weights are as before, and it is in evaluation mode. name: the model in words, for the message.
     """
     model.eval()
-    try:
-        with torch.no_grad():
-            _Admission(model, name, vocab_size, max_length).run()
-    except UsageError:
-        raise
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        if is_out_of_memory(error):
-            raise
-        told = " ".join(str(error).split())[:300]
-        raise UsageError(f"{name}: the model cannot be computed ({type(error).__name__}: {told})") from None
+    with torch.no_grad(), told(f"{name}: the model cannot be computed"):
+        _Admission(model, name, vocab_size, max_length).run()
 
 
 def admit_embedder(model: PreTrainedModel, name: str) -> None:

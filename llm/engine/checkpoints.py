@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from llm.engine import sources
+from llm.engine.libraries import told
 from llm.processes import UsageError
 
 
@@ -22,7 +23,7 @@ def read(path: Path, what: str, dtype: torch.dtype | str) -> PreTrainedModel:
     sources.check(path, what)
     num_stored = sum(int(tensor.n_elements) for tensor in _gguf(path, what).tensors) if is_gguf else 0
     place = dict(gguf_file=path.name) if is_gguf else dict(use_safetensors=True, local_files_only=True)
-    try:
+    with told(f"{what}: transformers cannot load {path}"):
         model, found = AutoModelForCausalLM.from_pretrained(
             path.parent if is_gguf else path,
             dtype=dtype,
@@ -31,11 +32,6 @@ def read(path: Path, what: str, dtype: torch.dtype | str) -> PreTrainedModel:
             ignore_mismatched_sizes=True,  # so that they are named
             **place,
         )
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, RuntimeError, LookupError, NotImplementedError, TypeError, AttributeError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise UsageError(f"{what}: transformers cannot load {path} ({type(error).__name__}: {told})") from None
     _refuse_other_tensors(found, path, what)
     if is_gguf:
         num_loaded = sum(parameter.numel() for parameter in model.parameters())
@@ -49,16 +45,14 @@ def read(path: Path, what: str, dtype: torch.dtype | str) -> PreTrainedModel:
 
 def _refuse_other_tensors(found: dict, path: Path, what: str) -> None:
     """Raise UsageError for the first tensor that only the model has, or only the checkpoint, or in another shape."""
-    for key, told in (
-        ("missing_keys", "the model has no tensor for it"),
-        ("mismatched_keys", "a tensor of another shape"),
-        ("unexpected_keys", "a tensor that the model has no place for"),
+    for key, how in (
+        ("missing_keys", "lacks the model's tensor"),
+        ("mismatched_keys", "has a tensor of another shape:"),
+        ("unexpected_keys", "has a tensor that the model has no place for:"),
     ):
         if names := sorted(map(str, found[key])):
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            if key == "missing_keys":
-                raise UsageError(f"{what}: {path} lacks the model's tensor {names[0]}{more}")
-            raise UsageError(f"{what}: {path} has {told}: {names[0]}{more}")
+            raise UsageError(f"{what}: {path} {how} {names[0]}{more}")
     if found["error_msgs"]:
         raise UsageError(f"{what}: {path}: {' '.join(str(found['error_msgs'][0]).split())[:300]}")
 
@@ -67,10 +61,8 @@ def _gguf(path: Path, what: str):
     """Return the reader of a .gguf file; UsageError where it is cut short."""
     from gguf import GGUFReader
 
-    try:
+    with told(f"{what}: {path} is cut short or damaged"):
         return GGUFReader(path)
-    except (ValueError, LookupError, OSError, OverflowError) as error:
-        raise UsageError(f"{what}: {path} is cut short or damaged ({' '.join(str(error).split())[:200]})") from None
 
 
 def _without_place(path: Path, model: PreTrainedModel) -> str:

@@ -83,7 +83,7 @@ def _computes(ids: torch.Tensor, expected: torch.Tensor, bound: float, model: Pr
             found = torch.log_softmax(steps.step(column, torch.full_like(column, place)).float(), -1)
             if not float((found - expected[:, place]).abs().max()) <= bound:
                 return False
-    except (UnknownAttention, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except Exception as error:  # whatever a model makes of a cache that is not as it expects
         if is_out_of_memory(error):
             raise
         return False

@@ -10,7 +10,7 @@ from llm.processes import say
 Result = TypeVar("Result")
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error is one: torch has a type for a full GPU and only a message for a full machine."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

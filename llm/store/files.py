@@ -186,12 +186,16 @@ SEALED_NAMES = re.compile(r".*\.(json|safetensors|model|jinja|txt)")
 
 
 def foreign_file(directory: Path) -> Path | None:
-    """Return a file of a directory, if there is one, that is not in its seal; without a seal, not of a sealed kind."""
+    """Return a file of a directory, if there is one, that is not in its seal.
+
+    Where the seal is missing, or names a file that is not there, and so may be damaged: one not of a sealed kind.
+    """
     if not directory.is_dir():
         return None
-    sealed = read_json(directory / SEAL)
-    ours = SEALED_NAMES.fullmatch if sealed is None else {*sealed, SEAL}.__contains__
-    return next((path for path in sorted(directory.iterdir()) if path.is_dir() or not ours(path.name)), None)
+    present, sealed = sorted(directory.iterdir()), read_json(directory / SEAL)
+    is_whole = sealed is not None and sealed.keys() <= {path.name for path in present}
+    ours = {*sealed, SEAL}.__contains__ if is_whole else SEALED_NAMES.fullmatch
+    return next((path for path in present if path.is_dir() or not ours(path.name)), None)
 
 
 def refuse_foreign(directory: Path) -> None:

@@ -46,7 +46,7 @@ def writing(lock: Path, part: str = "") -> Iterator[None]:
     with ExitStack() as stack:
         if part:
             _acquire(stack.enter_context(lock.open("a+", encoding="utf-8")), fcntl.LOCK_SH, lock.parent, lock)
-        file = stack.enter_context(own.open("a+"))
+        file = stack.enter_context(own.open("a+", encoding="utf-8"))
         _acquire(file, fcntl.LOCK_EX, lock.parent, own)
         file.truncate(0)
         holder = f"process {os.getpid()} on {socket.gethostname()} ({Path(sys.argv[0]).name})"

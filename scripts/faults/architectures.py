@@ -15,7 +15,6 @@ import warnings
 from pathlib import Path
 
 from llm import config, models, processes
-from llm.distributions import Language
 from llm.engine.progress import bar
 from llm.processes import UsageError, say
 from llm.store.files import write_bytes
@@ -23,7 +22,6 @@ from llm.store.files import write_bytes
 TABLE = Path(__file__).with_suffix(".csv")
 VOCAB, LENGTH = 64, 32
 MOST_PARAMETERS = 30_000_000
-LANGUAGE = Language(VOCAB, ((0,),), (1,))
 SIZES = {  # whatever of these a config has
     **dict.fromkeys(
         ("hidden_size", "n_embd", "d_model", "dim", "emb_dim", "embedding_size", "word_embed_proj_dim"), 32

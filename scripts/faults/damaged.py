@@ -90,11 +90,8 @@ def damage(path: Path, other: Path | None, number: int, chance: random.Random) -
 
 
 def corrupt(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
-    """A damaged artefact of a finished run: the scripts, run in order, end as if it had not been.
-
-    With a single try, some of the artefacts alone.
-    """
-    for name, other in DAMAGED if tries > 1 else chance.sample(DAMAGED, 5):
+    """A damaged artefact of a finished run: the scripts, run in order, end as if it had not been."""
+    for name, other in DAMAGED:
         for number in range(min(tries, 20)):
             root = reference.fresh()
             damage(root / name, other and root / other, number, chance)

@@ -116,6 +116,17 @@ def test_a_directory_with_a_users_file_is_not_replaced(tmp_path, sealed):
     assert files.broken_seal(tmp_path / "model") is None
 
 
+def test_a_seal_whose_names_are_damaged_makes_no_file_of_ours_foreign(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    files.seal(tmp_path)
+    seal = tmp_path / files.SEAL
+    seal.write_text(seal.read_text().replace("config.json", "confiG.json"))
+    assert files.broken_seal(tmp_path) == "confiG.json" and files.foreign_file(tmp_path) is None
+    (tmp_path / "notes.md").write_text("mine")
+    assert files.foreign_file(tmp_path) == tmp_path / "notes.md"
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_is_not_written(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
