@@ -12,7 +12,8 @@ if [[ -n ${VENV:-} ]]; then
     echo "error: VENV is $VENV, where there is no bin/python: run bash scripts/setup.sh with it" >&2
     exit 2
   fi
-  export PATH="$VENV/bin:$PATH"
+  PATH="$(CDPATH="" cd "$VENV" && pwd)/bin:$PATH" # absolute: scripts change their directory
+  export PATH
 elif [[ -z ${VIRTUAL_ENV:-} && -x $repository/.venv/bin/python ]]; then
   export PATH="$repository/.venv/bin:$PATH"
 fi
