@@ -139,6 +139,8 @@ def prepare(run: Run) -> Language:
     models.quiet()
     experiment, directory = run.experiment, run.paths.ground_truth
     refuse_foreign(directory)
+    for role in ("teacher", "student"):  # what its config alone tells, before weights are read
+        models.config_of(getattr(experiment, role), role)
     model, tokenizer = _load_source(experiment)
     text = model.config.get_text_config()
     if experiment.vocab_size:
