@@ -55,7 +55,7 @@ def optimiser_of(model: PreTrainedModel, experiment: Experiment, num_steps: int)
     """
     e = experiment
     adam = torch.optim.AdamW(
-        model.parameters(), e.learning_rate, (e.adam_beta1, e.adam_beta2), weight_decay=e.weight_decay
+        model.parameters(), e.learning_rate, (e.adam_beta1, e.adam_beta2), weight_decay=e.weight_decay, fused=True
     )
     num_warmup = math.ceil(e.warmup_fraction * num_steps)
     num_decay = min(math.ceil(e.decay_fraction * num_steps), num_steps - num_warmup)
