@@ -70,6 +70,9 @@ class Experiment(BaseModel):
     num_test: int = Field(ge=2, description="sequences of p* for recall, and of each model for precision")
     seed: int = Field(ge=0, description="seed of every draw; 0 is a seed like any other")
     num_seeds: Count = Field(description="how many teachers are trained on one D, each with its students")
+    students_of_truth: bool = Field(
+        description="also train students on second samples of p* itself at each tau, which no teacher's error is in"
+    )
 
     teacher_epochs: Count = Field(description="passes over D")
     student_epochs: Count = Field(description="passes over a student's training set")
@@ -84,7 +87,6 @@ class Experiment(BaseModel):
     training_dtype: DType = Field(description="forward passes in training; weights stay float32")
     sampling_dtype: DType = Field(description="sampling; bfloat16 falls back to float32 where not native")
 
-    num_bootstrap: int = Field(ge=100, description="bootstrap resamples of an interval")
     shard_size: Count = Field(description="sequences in a shard of samples")
     save_steps: Count = Field(description="optimiser steps between states to resume a training from")
     micro_batch_size: Count = Field(description="sequences in one forward-backward pass")

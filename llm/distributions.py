@@ -25,6 +25,11 @@ def student_name(temperature: float) -> str:
     return f"student_{tau_name(temperature)}"
 
 
+def truth_student_name(temperature: float) -> str:
+    """Return the name of the student that learns from samples of p* itself at a temperature."""
+    return f"student_truth_{tau_name(temperature)}"
+
+
 @dataclass(frozen=True)
 class Distribution:
     """p*, p' or a p'': a model by name, its seed if it was trained, and the temperature at which it is taken."""

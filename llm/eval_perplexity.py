@@ -12,7 +12,7 @@ from functools import partial
 
 from llm import models, processes
 from llm.distributions import TEACHER, Samples
-from llm.likelihood import score
+from llm.likelihood import shared_log_likelihood
 from llm.metrics import perplexity
 from llm.pipeline import Work
 from llm.processes import UsageError, say
@@ -28,7 +28,7 @@ def select(run: Run, work: Work, validation: Samples) -> dict:
     for epoch in range(1, work.epochs + 1):
         model = models.load(run.paths.checkpoint(work.by, epoch), torch.float32, processes.state().device)
         bar_of = partial(run.progress, "score", work.by, f"{work.by} epoch {epoch}")
-        log_prob = score(model, validation, run.experiment.scoring_batch_size, bar_of).log_prob
+        log_prob = shared_log_likelihood(model, validation, run.experiment.scoring_batch_size, bar_of)
         rows.append({"epoch": epoch, "perplexity": perplexity(log_prob, validation.num_scored)})
     best = min(rows, key=lambda row: row["perplexity"])["epoch"]
     return {

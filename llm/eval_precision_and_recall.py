@@ -6,11 +6,11 @@
     Precision = E_{x ~ p''}[log p*(x)]: samples of the model at temperature 1, scored by p*
     Recall    = E_{x ~ p* }[log p''(x)]: test samples of p*, scored by the model
 
-Both are printed with 95 % bootstrap intervals over sequences and split into entropy and KL divergence (see
+Both are estimated by regression on exact next-token expectations and split into entropy and KL divergence (see
 llm/metrics.py); p* scored on its own test samples is the reference line. The teacher and the direct student are also
 sampled at each tau themselves, which is the control of distillation. Samples and scores are kept, so that a second run
-only reads them. Writes results/table.csv, from which tables, figures and claims are made, texts.json and
-provenance.json.
+only reads them. Writes results/sequences.parquet, which has the scores of every sequence; table.csv, which is made from
+it, and from which tables, figures and claims are made; texts.json and provenance.json.
 """
 
 from llm import pipeline, processes, results, sampling, scores
@@ -22,13 +22,12 @@ from llm.run import Part, Run, open_run
 
 def evaluate(run: Run, distributions: list[Distribution]) -> None:
     """Make the samples and scores of some distributions that are missing, p*'s of its own test set among them."""
-    test = run.test_set(TRUTH)
+    held = scores.Models(run)
     for each in distributions:
-        own = run.test_set(each)
         if each != TRUTH:
-            sampling.complete(run, [own], Part())
-            scores.complete(run, each, [own, test])
-    scores.complete(run, TRUTH, [run.test_set(each) for each in distributions])
+            sampling.complete(run, [run.test_set(each)], Part())
+            scores.complete(held, run.test_set(each), [each, TRUTH])
+    scores.complete(held, run.test_set(TRUTH), distributions)
 
 
 def main() -> None:

@@ -1,19 +1,18 @@
 """log p(x) of sequences under a model, on its device.
 
-Scored are the generated ids, EOS included; never the prompt, never padding.
+Scored are the generated ids, EOS included; never the prompt, never padding. Log-probabilities of a token are float32
+(the model's weights are expected to be), sums over tokens float64.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from llm import processes
 from llm.distributions import Samples
-from llm.metrics import position_sums
 from llm.processes import UsageError
 
 if TYPE_CHECKING:
@@ -40,62 +39,35 @@ def padded_batch(samples: Samples, rows: np.ndarray) -> tuple["torch.Tensor", "t
     return torch.from_numpy(ids), torch.from_numpy(np.where(scored, ids[:, 1:], -100))
 
 
-@contextmanager
-def _last_hidden_states(model: "PreTrainedModel") -> Iterator[list["torch.Tensor"]]:
-    """Yield a list to which each forward pass within the block adds its last hidden state [b, T, width]."""
-    kept: list[torch.Tensor] = []
-    hook = model.base_model.register_forward_hook(lambda module, given, out: kept.append(out.last_hidden_state))
-    try:
-        yield kept
-    finally:
-        hook.remove()
+def by_length(
+    samples: Samples, batch_size: int, compute: Callable[[np.ndarray], object], progress: Callable[[int], object]
+) -> None:
+    """Call compute with the row numbers of each batch, the longest sequences first, so that a batch holds like lengths.
 
-
-def score_tokens(
-    model: "PreTrainedModel",
-    samples: Samples,
-    batch_size: int,
-    progress: Callable[[int], object] = lambda tokens: None,
-    temperature: float = 1.0,
-    num_embedded: int = 0,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return log p(x_t | x_<t ; tau) of every generated id, nats, [tokens] float32, and embeddings.
-
-    Embeddings are of the first num_embedded sequences, [num_embedded, width] float32: the mean of the last hidden state
-    over the generated ids; None where none are wanted. Sequences are scored longest first, so that a batch holds like
-    lengths; a batch that does not fit into memory is halved. progress is called with the tokens of each batch.
+    A batch that does not fit into memory is halved. progress is called with the tokens of each.
     """
-    import torch
-
     from llm.engine.memory import BatchSize
-    from llm.engine.next_token import IGNORED, NextTokenLoss
 
-    loss, at_once = NextTokenLoss(model, temperature), BatchSize(batch_size, "scoring")
-    order = np.argsort(-samples.lengths, kind="stable")
-    places = np.split(np.arange(samples.num_scored.sum()), np.cumsum(samples.num_scored)[:-1])
-    result = np.empty(samples.num_scored.sum(), np.float32)
-    embeddings, start = {}, 0
-    with torch.inference_mode(), _last_hidden_states(model) if num_embedded else nullcontext([]) as hidden:
+    at_once, order, start = BatchSize(batch_size, "scoring"), np.argsort(-samples.lengths, kind="stable"), 0
 
-        def score_next(size: int) -> np.ndarray:
-            rows = order[start : start + size]
-            hidden.clear()
-            ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
-            result[np.concatenate([places[row] for row in rows])] = -loss(ids, targets).cpu().numpy()
-            for states in hidden:
-                for i, row in enumerate(rows):
-                    if row < num_embedded:
-                        generated = states[i, 1:][targets[i] != IGNORED]
-                        embeddings[row] = generated.mean(0, dtype=torch.float32).cpu().numpy()
-            return rows
+    def compute_next(size: int) -> np.ndarray:
+        rows = order[start : start + size]
+        compute(rows)
+        return rows
 
-        while start < len(samples):
-            rows = at_once.fit(score_next)
-            for row in rows:
-                refuse_not_finite(model, row, result[places[row]])
-            progress(int(samples.num_scored[rows].sum()))
-            start += len(rows)
-    return result, np.stack([embeddings[row] for row in sorted(embeddings)]) if embeddings else None
+    while start < len(samples):
+        rows = at_once.fit(compute_next)
+        progress(int(samples.num_scored[rows].sum()))
+        start += len(rows)
+
+
+def places_of(samples: Samples) -> list[np.ndarray]:
+    """Return, for each sequence, where its generated ids are in an array of all of them."""
+    return np.split(np.arange(samples.num_scored.sum()), np.cumsum(samples.num_scored)[:-1])
+
+
+def sequence_sums(tokens: np.ndarray, num_scored: np.ndarray) -> np.ndarray:
+    return np.bincount(np.repeat(np.arange(len(num_scored)), num_scored), tokens, minlength=len(num_scored))
 
 
 def refuse_not_finite(model: "PreTrainedModel", sequence: int, log_probs: np.ndarray) -> None:
@@ -107,25 +79,6 @@ def refuse_not_finite(model: "PreTrainedModel", sequence: int, log_probs: np.nda
             f"{model.name_or_path}: the log-probability of generated id {step + 1} of sequence {sequence} is "
             f"{log_probs[step]}: its logits, or its weights, are not finite"
         )
-
-
-def log_likelihood(
-    model: "PreTrainedModel",
-    samples: Samples,
-    batch_size: int,
-    progress: Callable[[int], object] = lambda tokens: None,
-    temperature: float = 1.0,
-) -> np.ndarray:
-    """Return [n] float64: log p(x ; tau) of each sequence's generated ids, nats per sequence.
-
-    Token log-probabilities are float32 (the model's weights are expected to be), their sums float64.
-    """
-    tokens, _ = score_tokens(model, samples, batch_size, progress, temperature)
-    return _sequence_sums(tokens, samples.num_scored)
-
-
-def _sequence_sums(tokens: np.ndarray, num_scored: np.ndarray) -> np.ndarray:
-    return np.bincount(np.repeat(np.arange(len(num_scored)), num_scored), tokens, minlength=len(num_scored))
 
 
 def refuse_gaps(name: str, samples: Samples, scores: np.ndarray, dtype: str, temperature: float) -> None:
@@ -143,42 +96,61 @@ def refuse_gaps(name: str, samples: Samples, scores: np.ndarray, dtype: str, tem
         )
 
 
-@dataclass(frozen=True)
-class Scores:
-    """log_prob [n] nats a sequence; positions [3, T] as `position_sums`; embeddings [m, width] of the first m."""
-
-    log_prob: np.ndarray
-    positions: np.ndarray
-    embeddings: np.ndarray | None = None
-
-
-def score(
+def log_likelihood(
     model: "PreTrainedModel",
     samples: Samples,
     batch_size: int,
-    bar_of: Callable[[int], AbstractContextManager[tqdm]],
+    progress: Callable[[int], object] = lambda tokens: None,
     temperature: float = 1.0,
-    num_embedded: int = 0,
-) -> Scores:
-    """Return `score_tokens` in sums, the work shared among a run's processes. bar_of: a bar of so many tokens."""
-    from accelerate.utils import gather_object
+) -> np.ndarray:
+    """Return [n] float64: log p(x ; tau) of each sequence's generated ids, nats per sequence.
 
+    UsageError where one is not finite.
+    """
+    import torch
+
+    from llm.engine.next_token import NextTokenLoss
+
+    loss, places = NextTokenLoss(model, temperature), places_of(samples)
+    tokens = np.empty(samples.num_scored.sum(), np.float32)
+
+    def compute(rows: np.ndarray) -> None:
+        ids, targets = (t.to(model.device) for t in padded_batch(samples, rows))
+        tokens[np.concatenate([places[row] for row in rows])] = -loss(ids, targets).cpu().numpy()
+        for row in rows:
+            refuse_not_finite(model, row, tokens[places[row]])
+
+    with torch.inference_mode():
+        by_length(samples, batch_size, compute, progress)
+    return sequence_sums(tokens, samples.num_scored)
+
+
+def shared_log_likelihood(
+    model: "PreTrainedModel", samples: Samples, batch_size: int, bar_of: Callable[[int], AbstractContextManager[tqdm]]
+) -> np.ndarray:
+    """Return `log_likelihood`, the work shared among a run's processes. bar_of: a bar of so many tokens."""
+    log_prob = np.empty(len(samples))
+    with mine_of(samples, bar_of) as (rows, mine, bar):
+        found = log_likelihood(model, mine, batch_size, bar.update)
+    for their_rows, theirs in gathered(rows, found):
+        log_prob[their_rows] = theirs
+    return log_prob
+
+
+@contextmanager
+def mine_of(
+    samples: Samples, bar_of: Callable[[int], AbstractContextManager[tqdm]]
+) -> Iterator[tuple[np.ndarray, Samples, tqdm]]:
+    """Yield the row numbers that are this process's, their sequences, and a bar of their tokens."""
     state = processes.state()
     rows = np.arange(len(samples))[state.process_index :: state.num_processes]
     mine = samples.take(rows)
     with bar_of(int(mine.num_scored.sum())) as bar:
-        num_mine = int((rows < num_embedded).sum())
-        tokens, part = score_tokens(model, mine, batch_size, bar.update, temperature, num_mine)
-    sums = _sequence_sums(tokens, mine.num_scored)
-    gathered = gather_object([(rows, sums, position_sums(tokens, mine.num_scored), part)])
-    log_prob = np.empty(len(samples))
-    positions = np.zeros((3, samples.num_scored.max()))
-    embeddings = None
-    for their_rows, their_sums, their_positions, their_part in gathered:
-        log_prob[their_rows] = their_sums
-        positions[:, : their_positions.shape[1]] += their_positions
-        if their_part is not None:
-            if embeddings is None:
-                embeddings = np.empty((min(num_embedded, len(samples)), their_part.shape[1]), np.float32)
-            embeddings[their_rows[: len(their_part)]] = their_part
-    return Scores(log_prob, positions, embeddings)
+        yield rows, mine, bar
+
+
+def gathered(rows: np.ndarray, found: object) -> list[tuple[np.ndarray, Any]]:
+    """Return the rows of each of a run's processes, and what it found of them."""
+    from accelerate.utils import gather_object
+
+    return gather_object([(rows, found)])

@@ -1,22 +1,32 @@
-"""The maths of the paper in numpy: what is estimated of a model, with intervals, and what a set of samples is like.
+"""The maths of the paper in numpy: what is estimated of a model from sequences and their scores.
 
 With p* the ground truth and p'' a student, in nats:
 
     Precision = E_{x ~ p''}[ log p*(x)  ] = -H(p'') - KL(p'' || p*)
     Recall    = E_{x ~ p* }[ log p''(x) ] = -H(p* ) - KL(p*  || p'')
 
-Scored are the generated ids, EOS included; never the prompt, never padding. Per token means the sum of
-log-probabilities over the number of scored tokens (the paper's unit); per sequence, the mean over sequences.
+Scored are the generated ids, EOS included; never the prompt, never padding. Per token means a sum over sequences over
+their number of scored tokens (the paper's unit); per sequence, the mean over sequences.
+
+Each is E_{x ~ q}[sum_t g_t(x_t)], where g_t(v) is a function of the next id v after x_<t. Three estimates of it:
+
+    plain        sum_t g_t(x_t)
+    exact        sum_t gbar_t,  gbar_t = sum_v q(v | x_<t) g_t(v)
+    regression   the plain one less its regression on the martingales M = sum_t (g_t(x_t) - gbar_t), whose mean is 0
+
+All are unbiased a sequence, since whether a sequence goes on at t is decided by x_<t; per token they are ratios, with a
+bias of order 1 / n (arXiv 2504.10637 compares the first two for KL divergences between language models). The exact one
+is not always the better: where log q - log p is the same for all sequences, the plain one has no variance at all. The
+regression is, asymptotically, never worse than either. It is what is reported.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from llm.distributions import Samples
+from llm.intervals import Estimate, crossed_estimate, mean_estimate
 
-CONFIDENCE = 0.95
 # What is estimated of a model, and how tables head it.
 QUANTITIES = {
     "precision": "precision",
@@ -25,114 +35,161 @@ QUANTITIES = {
     "kl_to_ground_truth": "KL(p'' ‖ p*)",
     "kl_from_ground_truth": "KL(p* ‖ p'')",
 }
-REPETITION, DISTINCT = (2, 3, 4), (1, 2, 3)  # the orders of n-grams that are reported
-
-
-# ------------------------------------------------------------------------------------------------- estimates
+SHARED = ("recall", "kl_from_ground_truth")  # measured on p*'s test sequences, which all models share
+CONSTANT = 1e-4  # a martingale of less deviation a sequence is the rounding of float32 scores
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval."""
+class Scored:
+    """n sequences drawn from q, scored by q and by p: arrays [n], nats a sequence.
 
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-    def __neg__(self) -> "Estimate":
-        return Estimate(-self.value, -self.high, -self.low)
-
-
-def mean_estimate(values: np.ndarray) -> Estimate:
-    """Return the mean of n > 1 independent values of unknown variance, with Student's t interval: what seeds give."""
-    from scipy.stats import sem, t
-
-    mean = float(np.mean(values))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values))
-    return Estimate(mean, mean - half, mean + half)
-
-
-def over_seeds(estimates: list[Estimate]) -> Estimate:
-    """Return the mean of several seeds with its t interval; of one seed, its own estimate with its own interval."""
-    return estimates[0] if len(estimates) == 1 else mean_estimate([each.value for each in estimates])
-
-
-def _bootstrap(
-    statistic: Callable[..., np.ndarray], data: tuple[np.ndarray, ...], paired: bool, num_bootstrap: int, seed: int
-) -> Estimate:
-    """Return statistic(*data) with a percentile bootstrap. paired: the arrays are redrawn together, else each alone."""
-    from scipy.stats import bootstrap
-
-    interval = bootstrap(
-        data,
-        statistic,
-        paired=paired,
-        vectorized=True,
-        n_resamples=num_bootstrap,
-        batch=max(1, 10_000_000 // max(map(len, data))),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(float(statistic(*data)), float(interval.low), float(interval.high))
-
-
-def ratio_estimate(numerator: np.ndarray, denominator: np.ndarray, num_bootstrap: int, seed: int) -> Estimate:
-    """Return sum(numerator) / sum(denominator) over n sequences; its bootstrap redraws whole sequences."""
-
-    def ratio(a, b, axis=-1):
-        return a.sum(axis) / b.sum(axis)
-
-    return _bootstrap(ratio, (numerator, denominator), True, num_bootstrap, seed)
-
-
-def ratio_difference(
-    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], num_bootstrap: int, seed: int
-) -> Estimate:
-    """Return the ratio of second minus that of first, each of numerators and denominators [n] of its own sequences.
-
-    As `ratio_estimate`, but that the two sets of sequences are redrawn independently.
+    log_q and log_p are log-probabilities of the generated ids; expected_log_q and expected_log_p are the sums over
+    steps of their means over the next id under q; ended is whether a sequence ended by itself, expected_ended the sum
+    of q's probabilities that it would end there.
     """
 
-    def difference(i, j, axis=-1):
-        ratios = [a[rows].sum(axis) / b[rows].sum(axis) for (a, b), rows in ((first, i), (second, j))]
-        return ratios[1] - ratios[0]
+    num_scored: np.ndarray
+    log_q: np.ndarray
+    expected_log_q: np.ndarray
+    log_p: np.ndarray
+    expected_log_p: np.ndarray
+    ended: np.ndarray
+    expected_ended: np.ndarray
 
-    rows = tuple(np.arange(len(numerator)) for numerator, _ in (first, second))
-    return _bootstrap(difference, rows, False, num_bootstrap, seed)
+    @cached_property
+    def martingales(self) -> np.ndarray:
+        """[n, 3]: of log p, of log q and of the end of sequence; the mean of each is 0."""
+        found = (self.log_p - self.expected_log_p, self.log_q - self.expected_log_q, self.ended - self.expected_ended)
+        return np.stack(found, axis=1).astype(float)
+
+
+@dataclass(frozen=True)
+class SequenceEstimate:
+    """A mean over sequences by regression, and beside it the plain and the exact one of the same sequences.
+
+    residuals: [n], what each sequence contributes to the error of `value`; their mean is 0, and the variance of `value`
+    is theirs over n.  rank: of the regression, the degrees of freedom that it took.
+    """
+
+    value: float
+    plain: float
+    exact: float
+    residuals: np.ndarray
+    rank: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """Return the value with its interval over sequences: of this one training, were they drawn again."""
+        freedom = len(self.residuals) - 1 - self.rank
+        variance = float(self.residuals @ self.residuals) / freedom / len(self.residuals)
+        return Estimate.of(self.value, variance**0.5, freedom)
+
+    def __sub__(self, other: "SequenceEstimate") -> "SequenceEstimate":
+        """Return the difference from another model's estimate on the same sequences, paired."""
+        values = (getattr(self, name) - getattr(other, name) for name in ("value", "plain", "exact"))
+        return SequenceEstimate(*values, self.residuals - other.residuals, max(self.rank, other.rank))
+
+
+def regression(
+    totals: np.ndarray, expected: np.ndarray, counts: np.ndarray, martingales: np.ndarray
+) -> SequenceEstimate:
+    """Return the estimates of sum(totals) / sum(counts) over n sequences.
+
+    totals, expected: [n], the plain and the exact sums.  counts: [n], tokens, or ones for a mean over sequences.
+    martingales: [n, k], of mean 0. Those that are constant are left out; of collinear ones the projection is the same.
+    """
+    scale = counts.mean()
+    plain = totals.sum() / counts.sum()
+    residuals = (totals - plain * counts) / scale  # linearised: what a sequence adds to the error of the ratio
+    regressors = martingales[:, martingales.std(0) > CONSTANT] / scale
+    means = regressors.mean(0)
+    deviations = regressors.std(0)
+    centred = (regressors - means) / deviations
+    coefficients, _, rank, _ = np.linalg.lstsq(centred, residuals, rcond=1e-5)
+    value = plain - coefficients @ (means / deviations)
+    exact = expected.sum() / counts.sum()
+    return SequenceEstimate(float(value), float(plain), float(exact), residuals - centred @ coefficients, int(rank))
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Samples of q scored by p: E_q[log p] = -H(q) - KL(q || p), to the rounding, in each of the three estimates."""
+
+    log_likelihood: SequenceEstimate
+    entropy: SequenceEstimate
+    kl: SequenceEstimate
+
+
+def cross_entropy(scored: Scored, per_token: bool = True) -> CrossEntropy:
+    """Return the terms of E_q[log p], per token or per sequence.
+
+    Precision is this with q = p'' and p = p*; recall with q = p* and p = p''. All regress on the same martingales.
+    """
+    terms = (
+        (scored.log_p, scored.expected_log_p),
+        (-scored.log_q, -scored.expected_log_q),
+        (scored.log_q - scored.log_p, scored.expected_log_q - scored.expected_log_p),
+    )
+    counts = scored.num_scored if per_token else np.ones_like(scored.num_scored)
+    return CrossEntropy(*(regression(*term, counts, scored.martingales) for term in terms))
+
+
+def over_seeds(quantity: str, of_seeds: list[SequenceEstimate]) -> Estimate:
+    """Return the mean over seeds of a quantity, or of its difference between two models; of one seed, its own.
+
+    Where the seeds share their sequences (SHARED), these and the seeds are crossed; else t over seeds.
+    """
+    if len(of_seeds) == 1:
+        return of_seeds[0].estimate
+    values = [each.value for each in of_seeds]
+    if quantity in SHARED:
+        return crossed_estimate(values, np.stack([each.residuals for each in of_seeds]))
+    return mean_estimate(values)
+
+
+def difference(
+    quantity: str, first: dict[int | None, SequenceEstimate], second: dict[int | None, SequenceEstimate]
+) -> Estimate:
+    """Return first minus second of a quantity, {seed: estimate} each, over the seeds that both have, paired by seed.
+
+    Within one seed, two models' own samples are independent, and their errors add up (Welch's degrees of freedom).
+    ValueError where no seed has both.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        raise ValueError("no seed has both sides of a difference")
+    if quantity in SHARED:
+        return over_seeds(quantity, [first[seed] - second[seed] for seed in seeds])
+    if len(seeds) > 1:
+        return mean_estimate([first[seed].value - second[seed].value for seed in seeds])
+    return independent_difference(first[seeds[0]].estimate, second[seeds[0]].estimate)
+
+
+def independent_difference(first: Estimate, second: Estimate) -> Estimate:
+    """Return first minus second of two independent estimates, with Welch's degrees of freedom."""
+    variances = first.error**2, second.error**2
+    total = sum(variances)
+    freedom = total**2 / (variances[0] ** 2 / first.freedom + variances[1] ** 2 / second.freedom) if total else 1.0
+    return Estimate.of(first.value - second.value, total**0.5, freedom)
+
+
+def over(quantity: str, num_seeds: int, num_sequences: int) -> str:
+    """Return what the interval of `over_seeds` is over, in words."""
+    if num_seeds == 1:
+        return f"over {num_sequences:,} sequences, of this training"
+    if quantity in SHARED:
+        return f"over {num_seeds} seeds and the {num_sequences:,} test sequences that they share"
+    return f"over {num_seeds} seeds"
+
+
+def mean_ratio(numerator: np.ndarray, denominator: np.ndarray) -> SequenceEstimate:
+    """Return sum(numerator) / sum(denominator) over n sequences, plain: without anything to regress on."""
+    return regression(numerator, numerator, denominator, np.empty((len(numerator), 0)))
 
 
 def perplexity(log_prob: np.ndarray, num_scored: np.ndarray) -> float:
     """Return exp(-sum log p(x) / sum tokens): every token weighs the same, whatever its sequence or batch."""
     return float(np.exp(-log_prob.sum() / num_scored.sum()))
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Samples of a distribution q scored by p: E_q[log p] = -H(q) - KL(q || p), each term per token or per sequence."""
-
-    log_likelihood: Estimate
-    entropy: Estimate
-    kl: Estimate
-
-
-def cross_entropy(
-    log_p: np.ndarray, log_q: np.ndarray, num_scored: np.ndarray, num_bootstrap: int, seed: int
-) -> dict[str, CrossEntropy]:
-    """Return {"token": ..., "sequence": ...} from log p and log q [n] of n samples of q, nats per sequence.
-
-    Precision is this with q = p'' and p = p*; recall with q = p* and p = p''. All terms resample the same sequences,
-    so the decomposition adds up in every resample.
-    """
-    units = {"token": num_scored, "sequence": np.ones_like(num_scored)}
-    terms = (log_p, -log_q, log_q - log_p)
-    return {
-        unit: CrossEntropy(*(ratio_estimate(term, count, num_bootstrap, seed) for term in terms))
-        for unit, count in units.items()
-    }
 
 
 # -------------------------------------------------------------------------------------------- by position
@@ -154,55 +211,9 @@ def position_estimates(positions: np.ndarray) -> list[tuple[int, Estimate]]:
     The interval is Student's t: a position has one value a sequence, and sequences are independent. Where only one
     sequence is that long, the interval is the value.
     """
-    from scipy.stats import t
-
     num, total, squares = positions
     mean = total / num
     freedom = np.maximum(num - 1, 1)
     error = np.sqrt(np.maximum(squares - num * mean**2, 0) / freedom / num)
-    half = t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    columns = (num.astype(int), mean, mean - half, mean + half)
-    return [(n, Estimate(*rest)) for n, *rest in zip(*(column.tolist() for column in columns), strict=True)]
-
-
-# ------------------------------------------------------------------------------------- what samples are like
-
-
-def n_grams(samples: Samples, n: int, eos_token_ids: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the n-grams of all sequences as numbers [N], alike for the same ids, and the sequence of each [N].
-
-    Of the generated ids but EOS, which ends a sequence and is no part of a text.
-    """
-    ends = samples.offsets[1:] - samples.stopped(eos_token_ids)
-    starts = samples.offsets[:-1] + samples.num_prompt
-    counts = np.maximum(ends - starts - n + 1, 0)
-    row = np.repeat(np.arange(len(samples)), counts)
-    first = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + starts[row]
-    code = np.zeros(len(first), np.int64)
-    for k in range(n):
-        # Ranks, so that no number grows beyond (n-grams) x (vocabulary).
-        code = np.unique(code, return_inverse=True)[1] * (int(samples.ids.max()) + 1) + samples.ids[first + k]
-    return np.unique(code, return_inverse=True)[1], row
-
-
-def repetition(samples: Samples, n: int, eos_token_ids: tuple[int, ...]) -> float:
-    """Return rep-n: the mean of 1 - distinct n-grams / n-grams over the sequences that have one.
-
-    Welleck et al. (2020), section 6.
-    """
-    code, row = n_grams(samples, n, eos_token_ids)
-    counts = np.bincount(row, minlength=len(samples))
-    different = np.unique(np.stack([row, code]), axis=1)[0]
-    kept = counts > 0
-    if not kept.any():
-        return 0.0
-    return float((1 - np.bincount(different, minlength=len(samples))[kept] / counts[kept]).mean())
-
-
-def distinct(samples: Samples, n: int, eos_token_ids: tuple[int, ...]) -> float:
-    """Return distinct-n, the share of distinct n-grams in all sequences' n-grams: Li et al. (2016), section 5.
-
-    It falls with the size of the set, so sets of one size are compared.
-    """
-    code, _ = n_grams(samples, n, eos_token_ids)
-    return len(np.unique(code)) / len(code) if len(code) else 0.0
+    columns = (num.astype(int), mean, error, freedom)
+    return [(n, Estimate.of(*rest)) for n, *rest in zip(*(column.tolist() for column in columns), strict=True)]

@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from llm.config import Experiment
-from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, SampleSet, student_name
+from llm.distributions import (
+    DIRECT,
+    GROUND_TRUTH,
+    TEACHER,
+    Distribution,
+    SampleSet,
+    student_name,
+    truth_student_name,
+)
 from llm.store.paths import Paths
 
 TRUTH = Distribution(GROUND_TRUTH)
 SPLITS = {"train": "num_train", "validation": "num_validation", "test": "num_test"}  # of p*, and the field of its size
+SECOND = "second"  # the split of p*'s samples at tau that students of p* itself learn from; at tau = 1, another D
 CONTROLS = (TEACHER, DIRECT)  # also sampled at each temperature themselves, which is the control of distillation
 GENERATE, TRAIN, SELECT, EVALUATE = SCRIPTS = (
     "run_generate_data.sh",
@@ -68,7 +77,7 @@ class Work:
     @property
     def grows_with(self) -> str | None:
         """The field that may become larger: a set keeps the sequences it has, and the others are added."""
-        return SPLITS[self.data.split] if self.kind == "sample" else None
+        return SPLITS.get(self.data.split, "num_train") if self.kind == "sample" else None
 
     def path(self, paths: Paths) -> Path:
         """Return what it makes: a directory, or the file of a selection."""
@@ -90,14 +99,21 @@ class Work:
 
 
 def models(experiment: Experiment, seed: int) -> list[Distribution]:
-    """Return the trained models of a seed: the teacher, the direct student, a distilled one for each temperature."""
+    """Return the trained models of a seed: the teacher, the direct student, and others for each temperature.
+
+    These are distilled from the teacher and, where the experiment has them, students of p* itself.
+    """
     names = [TEACHER, DIRECT, *map(student_name, experiment.temperatures)]
+    if experiment.students_of_truth:
+        names += map(truth_student_name, experiment.temperatures)
     return [Distribution(name, seed) for name in names]
 
 
 def training_set(model: Distribution, experiment: Experiment) -> SampleSet:
-    """Return what a model is fitted to: D for the teacher and the direct student, else D'_tau."""
+    """Return what a model is fitted to: D for the teacher and the direct student, D'_tau for a distilled one."""
     for temperature in experiment.temperatures:
+        if model.model == truth_student_name(temperature):
+            return SampleSet(TRUTH.at(temperature), SECOND, experiment.num_train)
         if model.model == student_name(temperature):
             return SampleSet(Distribution(TEACHER, model.seed, temperature), "train", experiment.num_train)
     return SampleSet(TRUTH, "train", experiment.num_train)
@@ -109,6 +125,9 @@ def works(experiment: Experiment) -> list[Work]:
     drawn = {split: SampleSet(TRUTH, split, getattr(e, field)) for split, field in SPLITS.items()}
     found = [Work(GENERATE, "prepare", TRUTH)]
     found += [Work(GENERATE, "sample", TRUTH, each) for each in drawn.values()]
+    if e.students_of_truth:
+        second = [SampleSet(TRUTH.at(tau), SECOND, e.num_train) for tau in e.temperatures]
+        found += [Work(GENERATE, "sample", each.distribution, each) for each in second]
     for seed in range(e.num_seeds):
         for model in models(e, seed):
             script = TRAIN if model.model == TEACHER else SELECT

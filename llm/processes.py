@@ -49,6 +49,18 @@ def state() -> "PartialState":
     return PartialState(cpu=use_cpu())
 
 
+def use_idle_threads(num_works: int) -> None:
+    """Where more parts run side by side than there are works, let each that has one use the others' threads too.
+
+    How many parts scripts/launch.sh has started on this machine it says in SIDE_BY_SIDE.
+    """
+    import torch
+
+    num_parts = int(os.environ.get("SIDE_BY_SIDE", "1"))
+    if 0 < num_works < num_parts:
+        torch.set_num_threads(torch.get_num_threads() * num_parts // num_works)
+
+
 def main_only(function: Callable[[], None]) -> None:
     """Call a function in the main process, before the others go on."""
     if count() == 1:

@@ -1,15 +1,16 @@
-"""What stage 4 makes of samples and scores: the rows of results/table.csv (llm/table.py), and what is no number.
+"""What stage 4 makes of samples and scores: sequences.parquet, the rows of table.csv, and what is no number.
 
+sequences.parquet has every sequence's scores (llm/sequences.py), and table.csv is made from it (llm/table.py).
 texts.json has samples to read; provenance.json what the table was made with, so that the table's bytes do not change
 with a commit.
 """
 
+import io
 import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict
 from importlib.metadata import version
 
 import numpy as np
@@ -18,35 +19,28 @@ import pandas as pd
 from llm import ground_truth, pipeline, scores
 from llm.config import REPOSITORY
 from llm.distributions import TEACHER, Distribution, SampleSet
-from llm.likelihood import Scores, refuse_gaps
-from llm.metrics import (
-    DISTINCT,
-    REPETITION,
-    Estimate,
-    cross_entropy,
-    distinct,
-    position_estimates,
-    ratio_estimate,
-    repetition,
-)
+from llm.expectations import Scores
+from llm.intervals import Estimate, mean_estimate
+from llm.likelihood import refuse_gaps
+from llm.metrics import QUANTITIES, SequenceEstimate, mean_ratio, over, over_seeds, position_estimates
 from llm.pipeline import TRUTH
-from llm.randomness import derive_seed
+from llm.repetition import DISTINCT, REPETITION, distinct, repetition
 from llm.run import Run
+from llm.sequences import OWN, SHARED, Sequences, as_bytes, read_sequences
 from llm.store import files
 from llm.table import COLUMNS, PER_SEQUENCE, PER_TOKEN, read_table, table_of_seeds, table_over_seeds
 
-UNITS = {"token": PER_TOKEN, "sequence": PER_SEQUENCE}
-BOOTSTRAP, STUDENT_T = "bootstrap over sequences", "t over sequences"
+STUDENT_T = "over the sequences that reach this position"
 NUM_SHOWN = 3  # texts of highest and of lowest likelihood
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "umap-learn", "matplotlib")
 
 
-def _row(
-    distribution: Distribution, epoch: int | None, quantity: str, unit: str, value: float | Estimate, **others: object
-) -> dict:
+def _row(distribution: Distribution, epoch: int | None, quantity: str, unit: str, value, **others: object) -> dict:
     row = {"model": distribution.model, "seed": distribution.seed, "epoch": epoch}
     row |= {"temperature": distribution.temperature, "quantity": quantity, "unit": unit}
-    return row | (asdict(value) if isinstance(value, Estimate) else {"value": value}) | others
+    if isinstance(value, SequenceEstimate):
+        row["plain"], value = value.plain, value.estimate
+    return row | (vars(value) if isinstance(value, Estimate) else {"value": value}) | others
 
 
 class Evaluated:
@@ -62,34 +56,48 @@ class Evaluated:
         self.by_truth = _scores(run, distribution, TRUTH)
         self.of_truth = _scores(run, TRUTH, distribution)
         self.epoch = None if distribution == TRUTH else run.selected_epoch(distribution)
-        self.bootstrap = run.experiment.num_bootstrap, derive_seed(run.experiment.seed, "bootstrap")
         # By the dtype asked for: on which machine a set was drawn, and whether that has it, is not known here.
         dtype = run.experiment.sampling_dtype
         refuse_gaps(str(distribution), self.samples, self.own.log_prob, dtype, distribution.temperature)
 
-    def row(self, quantity: str, unit: str, value: float | Estimate, **others: object) -> dict:
+    def sequences(self) -> Iterator[pd.DataFrame]:
+        """Yield the rows of sequences.parquet: of its own samples, and of p*'s test samples."""
+        sides = {SHARED: (self.test.samples, self.of_truth, self.test.own)}
+        if self.distribution != TRUTH:
+            sides = {OWN: (self.samples, self.own, self.by_truth)} | sides
+        for drawn_from, (samples, by_model, by_truth) in sides.items():
+            yield pd.DataFrame(
+                {
+                    "model": self.distribution.model,
+                    "seed": self.distribution.seed,
+                    "temperature": self.distribution.temperature,
+                    "drawn_from": drawn_from,
+                    "num_scored": samples.num_scored,
+                    "log_model": by_model.log_prob,
+                    "expected_log_model": by_model.expected,
+                    "log_truth": by_truth.log_prob,
+                    "expected_log_truth": by_truth.expected,
+                    "ended": samples.stopped(self.run.language.eos_token_ids),
+                    "expected_ended": by_model.ended,
+                }
+            )
+
+    def row(self, quantity: str, unit: str, value, **others: object) -> dict:
         """Return a row of the table."""
         others = {"num_sequences": len(self.samples)} | others
         return _row(self.distribution, self.epoch, quantity, unit, value, **others)
 
-    def likelihoods(self) -> Iterator[dict]:
+    def likelihoods(self, sequences: Sequences) -> Iterator[dict]:
         """Yield precision, recall, entropy and divergences, per token and per sequence."""
-        numbers = self.samples.num_scored, self.test.samples.num_scored
-        precision = cross_entropy(self.by_truth.log_prob, self.own.log_prob, numbers[0], *self.bootstrap)
-        recall = cross_entropy(self.of_truth.log_prob, self.test.own.log_prob, numbers[1], *self.bootstrap)
-        for unit, name in UNITS.items():
-            values = {
-                "precision": precision[unit].log_likelihood,
-                "recall": recall[unit].log_likelihood,
-                "entropy": precision[unit].entropy,
-            }
-            if self.distribution != TRUTH:  # whose divergence from itself is 0
-                values |= {"kl_to_ground_truth": precision[unit].kl, "kl_from_ground_truth": recall[unit].kl}
-            for quantity, estimate in values.items():
-                yield self.row(quantity, name, estimate, interval=BOOTSTRAP)
+        for unit in (PER_TOKEN, PER_SEQUENCE):
+            for quantity in QUANTITIES:
+                if self.distribution == TRUTH and quantity.startswith("kl"):  # its divergence from itself is 0
+                    continue
+                estimate = sequences.estimate(quantity, self.distribution, unit == PER_TOKEN)
+                yield self.row(quantity, unit, estimate, interval=over(quantity, 1, len(self.samples)))
 
     def by_position(self) -> Iterator[dict]:
-        """Yield precision and recall at each position."""
+        """Yield precision and recall at each position: means of the exact expectations, which vary less."""
         for quantity, found in (("precision", self.by_truth), ("recall", self.of_truth)):
             for position, (num, estimate) in enumerate(position_estimates(found.positions), 1):
                 others = dict(position=position, interval=STUDENT_T, num_sequences=num)
@@ -135,9 +143,26 @@ def _training_set_entropy(run: Run, teacher: Distribution, epoch: int) -> dict:
     """Return the row of D'_tau's nats per token, from the log-probabilities of its draws; its first num_test ones."""
     e = run.experiment
     drawn = run.samples(SampleSet(teacher, "train", e.num_train), at_most=e.num_test)
-    estimate = ratio_estimate(-drawn.log_prob, drawn.num_scored, e.num_bootstrap, derive_seed(e.seed, "bootstrap"))
-    others = dict(interval=BOOTSTRAP, num_sequences=len(drawn))
+    estimate = mean_ratio(-drawn.log_prob, drawn.num_scored).estimate
+    others = dict(interval=over("entropy", 1, len(drawn)), num_sequences=len(drawn))
     return _row(teacher, epoch, "training_set_entropy", PER_TOKEN, estimate, **others)
+
+
+def _over_seeds(run: Run, sequences: Sequences, entropies: list[dict]) -> Iterator[dict]:
+    """Yield a row of each quantity per token of each model and temperature, over all seeds."""
+    e = run.experiment
+    first = [each for each in pipeline.evaluated(e) if each.seed == 0]
+    for model, quantity in ((model, quantity) for model in first for quantity in QUANTITIES):
+        found = list(sequences.by_seed(quantity, model.model, model.temperature).values())
+        others = {"num_sequences": e.num_test, "plain": float(np.mean([each.plain for each in found]))}
+        others["interval"] = over(quantity, len(found), e.num_test)
+        whole = Distribution(model.model, None, model.temperature)
+        yield _row(whole, None, quantity, PER_TOKEN, over_seeds(quantity, found), **others)
+    for tau in e.temperatures:
+        values = [row["value"] for row in entropies if row["temperature"] == tau]
+        others = {"num_sequences": e.num_test, "interval": over("entropy", len(values), e.num_test)}
+        whole = Distribution(TEACHER, None, tau)
+        yield _row(whole, None, "training_set_entropy", PER_TOKEN, mean_estimate(values), **others)
 
 
 def _perplexities(run: Run, model: Distribution) -> Iterator[dict]:
@@ -146,26 +171,28 @@ def _perplexities(run: Run, model: Distribution) -> Iterator[dict]:
         yield _row(model, each["epoch"], "perplexity", "per token", each["perplexity"], num_sequences=number)
 
 
-def summarise(run: Run) -> tuple[pd.DataFrame, list[dict]]:
-    """Return the table of a run whose samples and scores are complete, and the texts."""
+def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
+    """Return the sequences, the table and the texts of a run whose samples and scores are complete."""
     truth = Evaluated(run, TRUTH)
-    likelihoods, positions, entropies, perplexities, samples = ([] for _ in range(5))
-    likelihoods += truth.likelihoods()
-    samples += truth.describe()
-    texts = [truth.texts()]
-    for distribution in pipeline.evaluated(run.experiment):
-        each = Evaluated(run, distribution, truth)
-        likelihoods += each.likelihoods()
+    evaluated = [truth, *(Evaluated(run, each, truth) for each in pipeline.evaluated(run.experiment))]
+    kept = as_bytes(pd.concat([rows for each in evaluated for rows in each.sequences()]))
+    sequences = read_sequences(io.BytesIO(kept))  # as they are kept, so that the same table is made from the file
+    likelihoods, positions, entropies, perplexities, samples, texts = ([] for _ in range(6))
+    for each in evaluated:
+        distribution = each.distribution
+        likelihoods += each.likelihoods(sequences)
         samples += each.describe()
         if distribution.temperature == 1:
+            texts.append(each.texts())
+        if distribution.temperature == 1 and distribution != TRUTH:
             positions += each.by_position()
             perplexities += _perplexities(run, distribution)
-            texts.append(each.texts())
             if distribution.model == TEACHER:
                 taus = run.experiment.temperatures
                 entropies += [_training_set_entropy(run, distribution.at(tau), each.epoch) for tau in taus]
-    rows = [*likelihoods, *positions, *entropies, *perplexities, *samples]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS), texts
+    whole = list(_over_seeds(run, sequences, entropies)) if run.experiment.num_seeds > 1 else []
+    rows = [*likelihoods, *whole, *positions, *entropies, *perplexities, *samples]
+    return kept, pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS), texts
 
 
 def provenance(run: Run) -> dict:
@@ -173,7 +200,8 @@ def provenance(run: Run) -> dict:
     paths = run.paths
     lines = paths.timings.read_text("utf-8").splitlines() if paths.timings.is_file() else []
     timings = [json.loads(line) for line in lines]
-    read = [paths.config, paths.ground_truth / files.SEAL, paths.results / "table.csv"]
+    read = [paths.config, paths.ground_truth / files.SEAL]
+    read += [paths.results / "sequences.parquet", paths.results / "table.csv"]
     read += sorted(paths.root.glob("samples/**/manifest.json"))
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
     return {
@@ -188,8 +216,9 @@ def provenance(run: Run) -> dict:
 
 
 def write(run: Run) -> None:
-    """Write table.csv, texts.json and provenance.json of a run whose samples and scores are complete."""
-    table, texts = summarise(run)
+    """Write the files of a run's results; its samples and scores are complete."""
+    sequences, table, texts = summarise(run)
+    files.write_bytes(run.paths.results / "sequences.parquet", sequences)
     files.write_bytes(run.paths.results / "table.csv", table.to_csv(index=False, lineterminator="\n").encode())
     files.write_json(run.paths.results / "texts.json", texts)
     files.write_json(run.paths.results / "provenance.json", provenance(run))
@@ -198,10 +227,13 @@ def write(run: Run) -> None:
 def report(run: Run) -> str:
     """Return what stage 4 prints, from the run's table."""
     table, e = read_table(run.paths.results / "table.csv"), run.experiment
-    lines = ["", "nats per token; 95 % bootstrap intervals over sequences; tau is what a model was sampled at", ""]
+    within = f"95 % intervals {over('precision', 1, e.num_test)}, of one D"
+    lines = ["", f"nats per token, by regression; {within}; tau is what a model was sampled at", ""]
     lines += [table_of_seeds(table), ""]
     if e.num_seeds > 1:
-        lines += [f"mean and 95 % interval over {e.num_seeds} seeds", "", table_over_seeds(table), ""]
+        own, shared = (over(quantity, e.num_seeds, e.num_test) for quantity in ("precision", "recall"))
+        whole = f"means and 95 % intervals {own}, which share D; recall and KL(p* ‖ p'') {shared}"
+        lines += [whole, "", table_over_seeds(table), ""]
     gap = table[(table["quantity"] == "sampling_gap_max") & (table["temperature"] == 1)]["value"].max()
     lines.append(
         f"log-probability at the draw against its float32 score: at most {gap:.2g} nats per token apart in any sequence"

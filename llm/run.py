@@ -23,7 +23,7 @@ from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
 
-LAYOUT = 2  # of a run's directory: raised whenever an older one cannot be gone on with
+LAYOUT = 3  # of a run's directory: raised whenever an older one cannot be gone on with
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,11 @@ class Run:
         if before is not None:
             kept = [tau for tau in before.temperatures if tau not in now.temperatures]
             seeds = max(now.num_seeds, before.num_seeds)
-            now = now.with_values(temperatures=[*now.temperatures, *kept], num_seeds=seeds)
+            now = now.with_values(
+                temperatures=[*now.temperatures, *kept],
+                num_seeds=seeds,
+                students_of_truth=now.students_of_truth or before.students_of_truth,
+            )
         files.write_json(self.paths.config, {"layout": LAYOUT, **now.to_dict()})
 
     @contextmanager

@@ -1,19 +1,27 @@
-"""Log-probabilities on disk: which set's samples, by which distribution; made once, a shard at a time, and verified."""
+"""Scores on disk: of which set's samples, by which distribution; made once, a shard at a time, and verified."""
 
 import io
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import likelihood, models, processes
+from llm import expectations, models, processes
 from llm.distributions import GROUND_TRUTH, Distribution, SampleSet
-from llm.likelihood import Scores
+from llm.engine import preflight
+from llm.expectations import Scorer, Scores
 from llm.pipeline import TRUTH
 from llm.processes import UsageError, say
 from llm.run import Run
 from llm.store import files
 from llm.store.samples import shard_ranges
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KEPT = ("log_prob", "expected", "ended", "positions")  # in JSON; embeddings are beside it
 NUM_EMBEDDED = 2000  # sequences of a set, the first ones: enough for a map and for nearest neighbours
 
 
@@ -48,13 +56,12 @@ class ScoreFiles:
             if not embedded.is_file() or files.sha256(embedded) != record["embeddings"]:
                 return None
             embeddings = np.load(embedded)
-        return Scores(np.array(record["log_prob"]), np.array(record["positions"]), embeddings)
+        return Scores(*(np.array(record[name]) for name in KEPT), embeddings)
 
     def write_shard(self, shard: int, scores: Scores) -> None:
         """Write the embeddings, if there are any, and then the record that has their hash."""
         path, embedded = self._paths(shard)
-        record = {"bound": self._bound(shard), "log_prob": scores.log_prob.tolist()}
-        record["positions"] = scores.positions.tolist()
+        record = {"bound": self._bound(shard)} | {name: getattr(scores, name).tolist() for name in KEPT}
         if scores.embeddings is not None:
             buffer = io.BytesIO()
             np.save(buffer, scores.embeddings)
@@ -70,42 +77,62 @@ class ScoreFiles:
         parts = [self.read_shard(shard) for shard in range(len(self.ranges))]
         if any(part is None for part in parts):
             return None
-        positions = np.zeros((3, max(part.positions.shape[1] for part in parts)))
-        for part in parts:
-            positions[:, : part.positions.shape[1]] += part.positions
-        embedded = [part.embeddings for part in parts if part.embeddings is not None]
-        log_prob = np.concatenate([part.log_prob for part in parts])
-        return Scores(log_prob, positions, np.concatenate(embedded) if embedded else None)
+        ranges = [np.array(each) for each in self.ranges]
+        return Scores.joined(zip(ranges, parts, strict=True))
 
 
-def complete(run: Run, scorer: Distribution, sets: list[SampleSet]) -> None:
-    """Score what is not scored yet of some sets; the scorer is loaded, in float32, only if there is anything.
+class Models:
+    """The models of a run's distributions in float32, each loaded when it is first needed and then held."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.held: dict[Path, PreTrainedModel] = {}
+
+    def need(self, distributions: Iterable[Distribution]) -> None:
+        """Raise UsageError where the memory does not hold those of some distributions that are not held yet."""
+        directories = {self.run.weights(each) for each in distributions} - self.held.keys()
+        preflight.need_memory(sum(preflight.weights_bytes(each, 4) for each in directories), "the models that score")
+
+    def scorer(self, distribution: Distribution, num_embedded: int = 0) -> Scorer:
+        """Return a distribution as a scorer."""
+        import torch
+
+        directory = self.run.weights(distribution)
+        if directory not in self.held:
+            self.held[directory] = models.load(directory, torch.float32, processes.state().device)
+        return Scorer(self.held[directory], distribution.temperature, num_embedded)
+
+
+def complete(held: Models, sample_set: SampleSet, by: list[Distribution]) -> None:
+    """Score what some distributions have not scored yet of a set, all of them in one pass over its samples.
 
     p* also embeds the samples at temperature 1: those are what the models are compared by.
     """
-    todo = {each: missing for each in sets if (missing := ScoreFiles(run, each, scorer).missing())}
+    run = held.run
+    stored = {each: ScoreFiles(run, sample_set, each) for each in by}
+    todo = {each: missing for each, found in stored.items() if (missing := set(found.missing()))}
     if not todo:
-        say(f"complete: the scores by {scorer}")
+        say(f"complete: the scores of {sample_set}")
         return
-    import torch
-
-    model = models.load(run.weights(scorer), torch.float32, processes.state().device)
-    for each, shards in todo.items():
-        stored, samples = ScoreFiles(run, each, scorer), run.samples(each)
-        embeds = scorer.model == GROUND_TRUTH and each.distribution.temperature == 1
-        for shard in shards:
-            indices = stored.ranges[shard]
-            num_embedded = len(indices[: max(0, NUM_EMBEDDED - indices.start)]) if embeds else 0
-            scores = likelihood.score(
-                model,
-                samples.take(np.array(indices)),
-                run.experiment.scoring_batch_size,
-                partial(run.progress, "score", scorer, f"{each} by {scorer}"),
-                scorer.temperature,
-                num_embedded,
-            )
-            if processes.is_main():
-                stored.write_shard(shard, scores)
+    drawn_from, samples = sample_set.distribution, run.samples(sample_set)
+    held.need([drawn_from, *todo])
+    for shard in sorted(set.union(*todo.values())):
+        now = [each for each, missing in todo.items() if shard in missing]
+        indices = stored[now[0]].ranges[shard]
+        num_embedded = len(indices[: max(0, NUM_EMBEDDED - indices.start)]) if drawn_from.temperature == 1 else 0
+        scorers = [held.scorer(each, num_embedded if each.model == GROUND_TRUTH else 0) for each in now]
+        named = now[0] if len(now) == 1 else f"{len(now)} models"
+        found = expectations.score(
+            held.scorer(drawn_from),
+            scorers,
+            samples.take(np.array(indices)),
+            run.language.eos_token_ids,
+            run.experiment.scoring_batch_size,
+            partial(run.progress, "score", TRUTH, f"{sample_set} by {named}"),
+        )
+        if processes.is_main():
+            for each, scores in zip(now, found, strict=True):
+                stored[each].write_shard(shard, scores)
 
 
 def embeddings(run: Run, distribution: Distribution) -> np.ndarray:

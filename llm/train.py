@@ -251,6 +251,7 @@ def main() -> None:
     ground_truth.check(run.experiment, run.paths)
     run.need_samples(work.data for work in works)
     mine = run.part.of(works)
+    processes.use_idle_threads(len(works))
     with run.writing():
         admit(run, mine)
         for work in mine:

@@ -21,7 +21,7 @@ if [[ ${NNODES:-1} != 1 && ! ${HEAD:-} =~ ^[^:]+:[0-9]+$ ]]; then
   echo "error: NNODES is $NNODES, so HEAD=host:port of the first node must be given; it is '${HEAD:-}'" >&2
   exit 2
 fi
-unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT # of another launcher
+unset SIDE_BY_SIDE RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT # of another launcher
 
 num_stages=0
 stage() {
@@ -55,13 +55,13 @@ stage() {
 }
 
 # `side_by_side NUM COMMAND...` runs a command as parts 1/NUM to NUM/NUM at once. Bytes depend on the number of threads,
-# so each part has the same number whatever the others do.
+# so each part has the same number whatever the others do. By SIDE_BY_SIDE a stage of fewer works than parts knows it.
 side_by_side() {
   local num=$1 threads part children=()
   shift
   threads=$((${OMP_NUM_THREADS:-$(nproc)} / num))
   for ((part = 1; part <= num; part++)); do
-    OMP_NUM_THREADS=$((threads > 0 ? threads : 1)) "$@" --part "$part/$num" &
+    OMP_NUM_THREADS=$((threads > 0 ? threads : 1)) SIDE_BY_SIDE=$num "$@" --part "$part/$num" &
     children+=($!)
   done
   wait_for "${children[@]}"

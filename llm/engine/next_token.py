@@ -1,4 +1,4 @@
-"""-log p(x_t | x_<t) where it is scored: the loss of training and the score of evaluation.
+"""-log p(x_t | x_<t) where it is scored: the loss of training, and the scores of evaluation.
 
 The head is applied to the scored places alone, a block of them at a time, so that the logits of a whole batch (tokens
 times vocabulary) are never in memory, in the backward pass neither.
@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 IGNORED = -100  # a target that is not scored
 # As fast as all rows at once at a vocabulary of 2,048 and faster at 49,152, where torch's own choice is far slower.
-BLOCK = LinearCrossEntropyOptions(batch_chunk_size=512, acc_policy="accurate")
+ROWS = 512
+BLOCK = LinearCrossEntropyOptions(batch_chunk_size=ROWS, acc_policy="accurate")
 
 LARGE = 100.0  # a logit that would show a cap
 
@@ -46,6 +47,29 @@ class NextTokenLoss(torch.nn.Module):
         return linear_cross_entropy(
             hidden, head.weight, wanted, linear_bias=bias, reduction="none", options=BLOCK
         ).float()
+
+
+class NextTokenDistributions:
+    """log p( . | x_<t) of a causal language model where something is scored, over the whole vocabulary."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.has_plain_head = _has_plain_head(model)
+
+    def states(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+        """ids [b, T], scored [b, T - 1] -> what `log_probs` is computed from, a row for each of the n scored places.
+
+        The last hidden state; of a model whose logits are not linear in it, the logits.
+        """
+        if not self.has_plain_head:
+            return self.model(input_ids=ids, use_cache=False).logits[:, :-1][scored]
+        return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][scored]
+
+    def log_probs(self, states: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Return log softmax(logits / temperature) [n, V] float32 of some of these rows, at most ROWS at a time."""
+        logits = self.model.get_output_embeddings()(states) if self.has_plain_head else states
+        logits = logits.float()
+        return torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
 
 
 @contextmanager

@@ -1,66 +1,144 @@
-"""What distillation gains over sampling the direct student at a lower temperature, at the same self-entropy.
+"""What one family of models has over another at the same self-entropy: a gain that is more than sharpness.
 
-Both make a student sharper. Over tau, each traces precision and recall as functions of its self-entropy H: on one side
-the distilled students, on the other the direct student sampled at tau, q_tau = softmax(logits / tau).
+Over tau, each family traces precision and recall as functions of its self-entropy H: the distilled students on one
+side, say, and on the other the direct student sampled at tau, q_tau = softmax(logits / tau), which is the control that
+the paper lacks. A curve is linear between its points, and the advantage is the mean of the difference of two curves
+over the entropies that both reach.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from llm.distributions import DIRECT
-from llm.metrics import Estimate, mean_estimate
+from llm.distributions import DIRECT, Distribution, truth_student_name
+from llm.intervals import Estimate, crossed_estimate, mean_estimate
 from llm.processes import UsageError
+from llm.sequences import Sequences
 from scripts.analysis.results import Results
 
 QUANTITIES = ("precision", "recall")
-Curve = dict[str, np.ndarray]
+STEP = 1e-5  # nats, of the numerical derivative: small beside the distance of two points, large beside rounding
+
+Member = tuple[str, float]  # a model, and the temperature at which it is sampled
 
 
-def curve(results: Results, members: list[tuple[str, float]], seed: int) -> Curve:
-    """Return {"entropy", "precision", "recall"} of k members (model, temperature): arrays [k], nats per token.
+def distilled(results: Results) -> list[Member]:
+    """Return the students that are distilled at each tau."""
+    return [(name, 1.0) for name in results.taus]
 
-    In ascending order of entropy. UsageError where a member was not evaluated in this seed.
+
+def sampled(results: Results, model: str = DIRECT) -> list[Member]:
+    """Return a model, sampled at each tau and at 1."""
+    return [(model, tau) for tau in sorted({*results.taus.values(), 1.0})]
+
+
+def of_truth(results: Results) -> list[Member]:
+    """Return the students of p*'s own samples at each tau; none where the run has none."""
+    names = {distribution.model for distribution in results.sequences.distributions()}
+    return [(name, 1.0) for name in map(truth_student_name, results.taus.values()) if name in names]
+
+
+def difference(ours: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the entropies [k] at which either curve has a point and both have values, and the difference there [k].
+
+    ours, control: [2, points], the entropies and the values of a quantity; between these the difference is linear, as
+    both curves are. ValueError where they share no entropy.
     """
-    found = {}
-    for name in ("entropy", *QUANTITIES):
-        series = [results.series(name, *member) for member in members]
-        if missing := [model for (model, _), each in zip(members, series, strict=True) if seed not in each]:
-            raise UsageError(f"{results.directory} has no {name} of {missing[0]} in seed {seed}: {results.made_by}")
-        found[name] = np.array([each[seed].value for each in series])
-    order = np.argsort(found["entropy"], kind="stable")
-    return {name: values[order] for name, values in found.items()}
+    ours, control = (curve[:, np.argsort(curve[0], kind="stable")] for curve in (ours, control))
+    low, high = max(ours[0, 0], control[0, 0]), min(ours[0, -1], control[0, -1])
+    if low > high:
+        raise ValueError("two curves share no entropy")
+    knots = np.unique(np.concatenate([[low, high], ours[0], control[0]]).clip(low, high))
+    return knots, np.interp(knots, *ours) - np.interp(knots, *control)
 
 
-def differences(results: Results) -> dict[int, Curve]:
-    """Return, for each seed, distilled minus directly sampled where both curves have values.
+@dataclass(frozen=True)
+class OfSeed:
+    """The difference of two families in one seed: entropies and differences [k], and their mean with its errors.
 
-    Arrays [k] "entropy", "precision" and "recall", nats per token, at every entropy at which either curve has a point,
-    and at the ends of their overlap: between these the difference is linear, as both curves are. UsageError where two
-    curves do not overlap.
+    residuals: [n], what each of p*'s test sequences adds to the error of the mean, with mean 0; zeros for precision.
+    variance: of the mean, by the models' own samples, entropies included.
     """
+
+    entropy: np.ndarray
+    values: np.ndarray
+    residuals: np.ndarray
+    variance: float
+
+    @property
+    def mean(self) -> float:
+        if len(self.entropy) == 1:  # where one family is a single point
+            return float(self.values[0])
+        return float(np.trapezoid(self.values, self.entropy) / np.ptp(self.entropy))
+
+    @property
+    def estimate(self) -> Estimate:
+        """Return the mean with its interval over sequences, of this training."""
+        n = len(self.residuals)
+        return Estimate.of(self.mean, (self.variance + self.residuals.var(ddof=1) / n) ** 0.5, n - 1)
+
+
+def of_seed(
+    sequences: Sequences, quantity: str, ours: Sequence[Member], control: Sequence[Member], seed: int
+) -> OfSeed:
+    """Return the difference of two families in precision or recall at equal entropy in one seed.
+
+    Its errors are those of every point's entropy and value, to first order. KeyError where a member was not measured.
+    ValueError as `difference`.
+    """
+    members = [Distribution(model, seed, tau) for model, tau in (*ours, *control)]
+    entropies = [sequences.estimate("entropy", each) for each in members]
+    values = [sequences.estimate(quantity, each) for each in members]
+    place = np.array([[each.value for each in side] for side in (entropies, values)])
+
+    def at(points: np.ndarray) -> OfSeed:
+        return OfSeed(*difference(points[:, : len(ours)], points[:, len(ours) :]), np.zeros(0), 0.0)
+
+    slopes = np.empty_like(place)
+    for index in np.ndindex(place.shape):
+        step = np.zeros_like(place)
+        step[index] = STEP
+        slopes[index] = (at(place + step).mean - at(place - step).mean) / (2 * STEP)
+    by_own = [slope * each.residuals for slope, each in zip(slopes[0], entropies, strict=True)]
+    by_value = [slope * each.residuals for slope, each in zip(slopes[1], values, strict=True)]
+    if quantity == "precision":  # of the same sequences as the entropy, each model's own
+        by_own = [first + second for first, second in zip(by_own, by_value, strict=True)]
+    shared = np.sum(by_value, axis=0) if quantity == "recall" else np.zeros_like(by_value[0])
+    found = at(place)
+    return OfSeed(found.entropy, found.values, shared, sum(_variance(each) for each in by_own))
+
+
+def _variance(residuals: np.ndarray) -> float:
+    return float(residuals.var(ddof=1)) / len(residuals)
+
+
+def by_seed(
+    results: Results, quantity: str, ours: Sequence[Member], control: Sequence[Member]
+) -> dict[int | None, OfSeed]:
+    """Return {seed: the difference of two families}; UsageError where one was not measured, or two share no entropy."""
     found = {}
-    for seed in results.series("entropy", next(iter(results.taus))):
-        ours = curve(results, [(name, 1.0) for name in results.taus], seed)
-        control = curve(results, [(DIRECT, tau) for tau in results.taus.values()], seed)
-        low = max(ours["entropy"][0], control["entropy"][0])
-        high = min(ours["entropy"][-1], control["entropy"][-1])
-        if low >= high:
-            fault = f"seed {seed}: the distilled students and the sampled one share no self-entropy"
-            raise UsageError(f"{fault}: evaluate with more --temperatures")
-        knots = np.unique(np.concatenate([[low, high], ours["entropy"], control["entropy"]]).clip(low, high))
-        found[seed] = {"entropy": knots} | {
-            name: np.interp(knots, ours["entropy"], ours[name]) - np.interp(knots, control["entropy"], control[name])
-            for name in QUANTITIES
-        }
+    for seed in results.sequences.seeds(*ours[0]):
+        try:
+            found[seed] = of_seed(results.sequences, quantity, ours, control, seed)
+        except KeyError as error:
+            raise UsageError(f"{results.directory} has no scores of {error}: {results.made_by}") from None
+        except ValueError:
+            fault = f"seed {seed}: {ours[0][0]} and {control[0][0]} and their kin share no self-entropy"
+            raise UsageError(f"{fault}: evaluate with more --temperatures") from None
     return found
 
 
-def advantage(by_seed: dict[int, Curve]) -> dict[str, Estimate]:
-    """Return {"precision", "recall"}: the mean of `differences` over the overlap (its area / its width), per token.
+def advantage(quantity: str, seeds: Sequence[OfSeed]) -> Estimate:
+    """Return the mean difference of two families at equal entropy, nats per token.
 
-    Over several seeds, the mean of theirs with a t interval; of one seed there is no interval, and its ends are nan.
+    Over several seeds, recall with the test sequences that they share (`crossed_estimate`), precision with Student's t;
+    of one seed, over sequences. The errors of both entropies are in it: within a seed to first order, over seeds
+    because each seed's curves have them.
     """
-    found = {}
-    for name in QUANTITIES:
-        means = [np.trapezoid(each[name], each["entropy"]) / np.ptp(each["entropy"]) for each in by_seed.values()]
-        found[name] = mean_estimate(means) if len(means) > 1 else Estimate(float(means[0]), np.nan, np.nan)
-    return found
+    if len(seeds) == 1:
+        return seeds[0].estimate
+    means = [each.mean for each in seeds]
+    if quantity == "recall":
+        return crossed_estimate(means, np.stack([each.residuals for each in seeds]))
+    return mean_estimate(means)

@@ -10,9 +10,9 @@ from itertools import pairwise
 from math import isfinite
 
 from llm.distributions import DIRECT, TEACHER
-from llm.metrics import CONFIDENCE, Estimate, mean_estimate
+from llm.intervals import CONFIDENCE, Estimate, adjusted
 from llm.processes import UsageError
-from scripts.analysis.results import Results, Series
+from scripts.analysis.results import Results
 
 
 class Verdict(StrEnum):
@@ -29,15 +29,17 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=list(Verdict).index)
 
 
+LEVEL = 1 - CONFIDENCE
 RULE = (
     f"A published number inside our 95 % interval is “{Verdict.VALUE}”; one outside it is “{Verdict.CONTRADICTED}”. "
-    "Where the paper gives a direction, the interval is of a difference: if it excludes 0 and has the paper's sign, "
-    f"the verdict is “{Verdict.DIRECTION}”; if it includes 0, “{Verdict.NOT_SEPARATED}”; if it excludes 0 with the "
-    f"other sign, “{Verdict.CONTRADICTED}”. Over several seeds that interval is a t interval of the differences within "
-    "a seed. Of one seed only the intervals within the run exist, and the difference of two of them is taken at its "
-    "widest, from low − high to high − low; it says nothing of other seeds. An ordering is judged pair by "
-    "adjacent pair, and a claim of several comparisons has the worst of their verdicts, in the order "
-    f"{' < '.join(Verdict)}. Intervals are not widened for the number of comparisons."
+    "Where the paper gives a direction, the interval is of a difference, paired where both sides were measured on the "
+    "same sequences. The p values of a claim's differences are adjusted for their number (Holm 1979): where one stays "
+    f"below {LEVEL:.2f} and the difference has the paper's sign, the verdict is “{Verdict.DIRECTION}”; with the other "
+    f"sign, “{Verdict.CONTRADICTED}”; else “{Verdict.NOT_SEPARATED}”. Beside each stands the smallest true difference "
+    "that one comparison of this design would have told from 0 with probability 0.8. An interval says what it is over; "
+    "none is over another training set D, which all seeds share. An ordering is judged pair by adjacent pair, and a "
+    f"claim of several comparisons has the worst of their verdicts, in the order {' < '.join(Verdict)}. Intervals are "
+    "not widened for the number of comparisons."
 )
 
 
@@ -53,28 +55,32 @@ class Comparison:
     """One thing that the paper says, and what we measured of it.
 
     what: of which quantity.  paper: a published number, or the sign of a difference.  ours: that quantity or that
-    difference with its 95 % interval.  basis: what the interval is over.
-    Raises UsageError where the interval is not finite, of which the rule says nothing.
+    difference with its 95 % interval.  basis: what the interval is over.  p_value: of the difference, where it is not
+    that of Student's t. Raises UsageError where the interval is not finite, of which the rule says nothing.
     """
 
     what: str
     paper: float | Sign
     ours: Estimate
     basis: str
+    p_value: float | None = None
 
     def __post_init__(self) -> None:
         if not (isfinite(self.ours.low) and isfinite(self.ours.high)):
             raise UsageError(f"{self.what}: the interval {self.ours} is not finite")
 
     @property
-    def verdict(self) -> Verdict:
-        """Return what the rule says of this comparison."""
-        low, high = self.ours.low, self.ours.high
+    def p(self) -> float:
+        """Return the p value of a difference from 0."""
+        return self.ours.p_value if self.p_value is None else self.p_value
+
+    def verdict(self, adjusted_p: float) -> Verdict:
+        """Return what the rule says of this comparison. adjusted_p: its p value among those of its claim."""
         if not isinstance(self.paper, Sign):
-            return Verdict.VALUE if low <= self.paper <= high else Verdict.CONTRADICTED
-        if low <= 0 <= high:
+            return Verdict.VALUE if self.ours.low <= self.paper <= self.ours.high else Verdict.CONTRADICTED
+        if adjusted_p >= LEVEL:
             return Verdict.NOT_SEPARATED
-        return Verdict.DIRECTION if (low > 0) == (self.paper is Sign.HIGHER) else Verdict.CONTRADICTED
+        return Verdict.DIRECTION if (self.ours.value > 0) == (self.paper is Sign.HIGHER) else Verdict.CONTRADICTED
 
 
 @dataclass(frozen=True)
@@ -86,41 +92,27 @@ class Claim:
     comparisons: tuple[Comparison, ...]
 
     @property
+    def verdicts(self) -> list[Verdict]:
+        """Return the verdict of each comparison, adjusted for how many differences the claim compares."""
+        directed = [each for each in self.comparisons if isinstance(each.paper, Sign)]
+        p_values = dict(zip(map(id, directed), adjusted([each.p for each in directed]), strict=True))
+        return [each.verdict(p_values.get(id(each), 1.0)) for each in self.comparisons]
+
+    @property
     def verdict(self) -> Verdict:
         """Return the worst of its comparisons' verdicts."""
-        return worst([each.verdict for each in self.comparisons])
+        return worst(self.verdicts)
 
 
-# ---------------------------------------------------------------------------------------------- over seeds
-
-
-def difference(first: Series, second: Series) -> tuple[Estimate, str]:
-    """Return first minus second, and what its interval is over.
-
-    Over several seeds, a t interval of the differences within a seed, which share D and p*. Within a single seed only
-    the two intervals are known, and not how their errors go together: the difference is between first.low -
-    second.high and first.high - second.low. UsageError where no seed has both.
-    """
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds:
-        raise UsageError("there is no seed in which both sides of a comparison were measured")
-    if len(seeds) > 1:
-        values = [first[seed].value - second[seed].value for seed in seeds]
-        return mean_estimate(values), f"paired t interval over {len(seeds)} seeds"
-    a, b = first[seeds[0]], second[seeds[0]]
-    widest = Estimate(a.value - b.value, a.low - b.high, a.high - b.low)
-    return widest, "one seed: difference of two intervals within it"
-
-
-def compare(what: str, sign: Sign, first: Series, second: Series) -> Comparison:
-    """Return the comparison of first minus second with the sign that the paper gives it."""
-    return Comparison(what, sign, *difference(first, second))
-
-
-def ordering(quantity: str, sign: Sign, members: dict[str, Series]) -> tuple[Comparison, ...]:
-    """Return each member minus the next: all these have the sign if the order is the paper's."""
+def ordering(results: Results, quantity: str, sign: Sign, members: dict[str, tuple[str, float]], name: str = ""):
+    """Return each member (model, temperature) minus the next: all have the sign if the order is the paper's."""
     return tuple(
-        compare(f"{quantity}, {first} minus {second}", sign, members[first], members[second])
+        Comparison(
+            f"{name or quantity}, {first} minus {second}",
+            sign,
+            results.difference(quantity, members[first], members[second]),
+            results.over(quantity),
+        )
         for first, second in pairwise(members)
     )
 
@@ -138,9 +130,11 @@ def sign_comparison(what: str, sign: Sign, share: float, num_seeds: int) -> Comp
     """
     from scipy.stats import binomtest
 
-    interval = binomtest(round(share * num_seeds), num_seeds).proportion_ci(CONFIDENCE)
+    test = binomtest(round(share * num_seeds), num_seeds)
+    interval = test.proportion_ci(CONFIDENCE)
     low, value, high = sorted(sign * (2 * p - 1) for p in (interval.low, share, interval.high))
-    return Comparison(what, sign, Estimate(value, low, high), f"exact binomial interval over {num_seeds:,} seeds")
+    basis = f"exact binomial interval over {num_seeds:,} seeds"
+    return Comparison(what, sign, Estimate(value, low, high), basis, float(test.pvalue))
 
 
 def mixture_claims(mog: dict) -> list[Claim]:
@@ -180,53 +174,41 @@ def mixture_claims(mog: dict) -> list[Claim]:
 
 
 def language_claims(results: Results) -> list[Claim]:
-    """Return the claims on language models: two orders over tau, their two ends, clusters, the teacher's entropy."""
-    models = {f"τ = {tau:g}": name for name, tau in results.taus.items()} | {"direct": DIRECT}
-    lowest, direct = next(iter(models)), "direct"
-    ends = f"{lowest} minus {direct}"
-    precision, recall = (
-        {label: results.series(quantity, name) for label, name in models.items()}
-        for quantity in ("precision", "recall")
-    )
-    entropies = {f"τ = {tau:g}": results.series("training_set_entropy", TEACHER, tau) for tau in results.taus.values()}
+    """Return the claims on language models: orders, their ends, two fits at tau = 1, the teacher's entropy.
 
-    def clusters(quantity: str, sign: Sign) -> Comparison:
-        first, second = (results.series(f"knn_{quantity}", models[label]) for label in (lowest, direct))
-        return compare(f"k-NN {quantity}, {ends}", sign, first, second)
-
+    At tau = 1 nothing makes the teacher selective, so its student against the direct one compares one fit with two.
+    """
+    students = {f"τ = {tau:g}": (name, 1.0) for name, tau in results.taus.items()}
+    teachers = {f"τ = {tau:g}": (TEACHER, tau) for tau in results.taus.values()}
+    lowest, highest = next(iter(students)), list(students)[-1]
+    direct = {"direct": (DIRECT, 1.0)}
+    ends = {lowest: students[lowest]} | direct
+    fits = {highest: students[highest]} | direct
     claims = [
         Claim(
-            f"Language models: precision falls in the order {' > '.join(models)}",
-            "τ = 0.8 > 0.875 > 0.95 > 1.0 > direct, without numbers (figure 4)",
-            ordering("precision", Sign.HIGHER, precision),
+            f"Language models: precision falls in the order {' > '.join(students)}",
+            "τ = 0.8 > 0.875 > 0.95 > 1.0, without numbers (figure 4)",
+            ordering(results, "precision", Sign.HIGHER, students),
         ),
         Claim(
-            f"Language models: recall rises in the order {' < '.join(models)}",
-            "τ = 0.8 < 0.875 < 0.95 < 1.0 < direct, without numbers (figure 4)",
-            ordering("recall", Sign.LOWER, recall),
+            f"Language models: recall rises in the order {' < '.join(students)}",
+            "τ = 0.8 < 0.875 < 0.95 < 1.0, without numbers (figure 4)",
+            ordering(results, "recall", Sign.LOWER, students),
         ),
         Claim(
             f"Language models: the student of {lowest} has more precision and less recall than the direct one",
-            "precision higher, recall lower, without numbers (figure 4)",
-            (
-                compare(f"precision, {ends}", Sign.HIGHER, precision[lowest], precision[direct]),
-                compare(f"recall, {ends}", Sign.LOWER, recall[lowest], recall[direct]),
-            ),
+            "the two ends of both orders (figure 4)",
+            ordering(results, "precision", Sign.HIGHER, ends) + ordering(results, "recall", Sign.LOWER, ends),
         ),
         Claim(
-            f"Language models: samples of the student distilled at {lowest} cluster inside those of p*",
-            "seen in a map of embeddings, without numbers (figure 5); the k-NN metrics are ours",
-            (
-                clusters("precision", Sign.HIGHER),
-                clusters("density", Sign.HIGHER),
-                clusters("recall", Sign.LOWER),
-                clusters("coverage", Sign.LOWER),
-            ),
+            f"Language models: so has the student of {highest}, whose teacher is not selective",
+            "τ = 1.0 > direct in precision, < direct in recall (figure 4)",
+            ordering(results, "precision", Sign.HIGHER, fits) + ordering(results, "recall", Sign.LOWER, fits),
         ),
         Claim(
             "Language models: a teacher sampled at a lower τ has lower entropy per token",
             "what makes the teacher selective, without numbers (section 4)",
-            ordering("entropy of D'_τ", Sign.LOWER, entropies),
+            ordering(results, "training_set_entropy", Sign.LOWER, teachers, "entropy of D'_τ"),
         ),
     ]
     return [claim for claim in claims if claim.comparisons]  # a single tau's entropy has nothing to stand against

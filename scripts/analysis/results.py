@@ -1,7 +1,8 @@
 """The results of a run, as the figures, the claims and the report read them from a folder.
 
-The folder holds table.csv (every number), texts.json, provenance.json and, where a run was gathered
-(scripts/analysis/gather.py), embeddings.csv; released.csv where the released code was compared. Needs no torch.
+The folder holds table.csv (every number), sequences.parquet (every sequence's scores, from which differences are
+estimated), texts.json, provenance.json and, where a run was gathered (scripts/analysis/gather.py), embeddings.csv;
+released.csv where the released code was compared. Needs no torch.
 """
 
 import json
@@ -17,20 +18,35 @@ import pandas as pd
 from llm import metrics
 from llm.config import REPOSITORY
 from llm.distributions import DIRECT, TEACHER, student_name
-from llm.metrics import Estimate
+from llm.intervals import Estimate, mean_estimate
+from llm.metrics import QUANTITIES
 from llm.processes import UsageError
+from llm.sequences import Sequences, read_sequences
 from llm.table import COLUMNS, PER_SEQUENCE, read_table
 
 COMMITTED = REPOSITORY / "figs" / "results"
 MIXTURE = REPOSITORY / "MoG" / "results.json"
 GATHER = "run python -m scripts.analysis.gather, or git checkout figs/results for the committed one"
 
-Series = dict[int | None, Estimate]  # one quantity of one model: its estimate within each seed (of p*: None)
 
+@dataclass(frozen=True)
+class Series:
+    """One quantity of one model: its estimate in each seed (of p*: None), and over all of them.
 
-def over_seeds(series: Series) -> Estimate:
-    """Return the mean of a series with its interval over seeds; of one seed, its own estimate."""
-    return metrics.over_seeds(list(series.values()))
+    Of one seed both are the same. Where the quantity has no interval within a seed, that over seeds is Student's t.
+    """
+
+    by_seed: dict[int | None, Estimate]
+    mean: Estimate
+
+    @classmethod
+    def of(cls, by_seed: dict[int | None, Estimate]) -> "Series":
+        """Return the series of estimates whose seeds share no samples: over several of them, Student's t."""
+        values = list(by_seed.values())
+        return cls(by_seed, values[0] if len(values) == 1 else mean_estimate([each.value for each in values]))
+
+    def __neg__(self) -> "Series":
+        return Series({seed: -each for seed, each in self.by_seed.items()}, -self.mean)
 
 
 def _seed(value: Any) -> int | None:
@@ -73,6 +89,11 @@ class Results:
             return table
 
         return self.read("table.csv", read)
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """Return the scores of every sequence."""
+        return self.read("sequences.parquet", read_sequences)
 
     @cached_property
     def texts(self) -> list[dict]:
@@ -132,6 +153,15 @@ class Results:
         """Return how many seeds were evaluated."""
         return len({seed for _, seed in self.evaluated})
 
+    @cached_property
+    def num_test(self) -> int:
+        """Return how many sequences of p* every model was scored on."""
+        return self.provenance["experiment"]["num_test"]
+
+    def over(self, quantity: str) -> str:
+        """Return what the interval of a quantity, or of its difference between two models, is over, in words."""
+        return metrics.over(quantity, self.num_seeds, self.num_test)
+
     # ----------------------------------------------------------------------------------------------- numbers
 
     def rows(self, quantity: str, model: str, temperature: float = 1.0) -> pd.DataFrame:
@@ -148,14 +178,34 @@ class Results:
         return found
 
     def series(self, quantity: str, model: str, temperature: float = 1.0) -> Series:
-        """Return a quantity's estimate within each seed; low and high are nan where it has no interval."""
+        """Return a quantity's estimates within each seed and over them; low and high are nan without an interval."""
         rows = self.rows(quantity, model, temperature)
-        rows = rows.loc[rows["position"].isna(), ["seed", "value", "low", "high"]]
-        return {_seed(seed): Estimate(*estimate) for seed, *estimate in rows.itertuples(index=False)}
+        columns = ["seed", "value", "low", "high", "error", "freedom"]
+        rows = rows.loc[rows["position"].isna(), columns]
+        found = {_seed(seed): Estimate(*estimate) for seed, *estimate in rows.itertuples(index=False)}
+        whole = found.pop(None) if len(found) > 1 and None in found else None
+        return Series(found, whole) if whole else Series.of(found)
 
     def mean(self, quantity: str, model: str, temperature: float = 1.0) -> Estimate:
         """Return a quantity's mean over seeds with its interval; of one seed, its own estimate."""
-        return over_seeds(self.series(quantity, model, temperature))
+        return self.series(quantity, model, temperature).mean
+
+    def difference(self, quantity: str, first: tuple[str, float], second: tuple[str, float]) -> Estimate:
+        """Return a quantity of one model and temperature minus that of another, paired where they share sequences.
+
+        UsageError where no seed has both.
+        """
+        if quantity in QUANTITIES:
+            try:
+                sides = (self.sequences.by_seed(quantity, *side) for side in (first, second))
+                return metrics.difference(quantity, *sides)
+            except ValueError:
+                raise UsageError(f"{self.directory} has no seed with both {first[0]} and {second[0]}") from None
+        ours, theirs = (self.series(quantity, *side).by_seed for side in (first, second))
+        seeds = sorted(ours.keys() & theirs.keys())
+        if len(seeds) > 1:
+            return mean_estimate([ours[seed].value - theirs[seed].value for seed in seeds])
+        return metrics.independent_difference(ours[seeds[0]], theirs[seeds[0]])
 
     def by_position(self, quantity: str, model: str) -> dict[int | None, pd.DataFrame]:
         """Return {seed: the rows of a quantity at each position, in order}."""

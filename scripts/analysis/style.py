@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.store.files import write_bytes
-from scripts.analysis.results import Results, Series, over_seeds
+from scripts.analysis.results import Results, Series
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the missing time stamps, which are meant
 plt.rcdefaults()  # a user's settings must not reach the figures
@@ -67,15 +67,15 @@ def mark(
     """
     middle, error = {"x": x}, {}
     for name, series in (("x", x), ("y", y)):
-        if isinstance(series, dict):
-            whole = over_seeds(series)
+        if isinstance(series, Series):
+            whole = series.mean
             middle[name] = whole.value
             error[f"{name}err"] = [[whole.value - whole.low], [whole.high - whole.value]]
     style = dict(fmt=marker, color=color, markersize=size, capsize=2, elinewidth=1, label=label)
     axes.errorbar(middle["x"], middle["y"], **error, **style)
-    if len(y) > 1:
-        places = [x[seed].value if isinstance(x, dict) else x for seed in y]
-        values = [each.value for each in y.values()]
+    if len(y.by_seed) > 1:
+        places = [x.by_seed[seed].value if isinstance(x, Series) else x for seed in y.by_seed]
+        values = [each.value for each in y.by_seed.values()]
         axes.plot(places, values, marker, color=color, alpha=0.4, markersize=3, markeredgewidth=0, zorder=0)
     return middle["x"], middle["y"]
 

@@ -19,7 +19,6 @@ from llm import processes
 
 FLAGS = ["--profile", "smoke", "--num_train", "400", "--num_validation", "60", "--num_test", "60", "--shard_size", "40"]
 FLAGS += ["--teacher_epochs", "2", "--student_epochs", "2", "--temperatures", "0.8", "1.0", "--save_steps", "5"]
-FLAGS += ["--num_bootstrap", "100"]
 STAGES = {  # in the order of the four scripts
     "generate_data": ["generate_data"],
     "train teacher": ["train", "--models", "teacher"],

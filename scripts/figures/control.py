@@ -4,12 +4,11 @@ Left, the plane of the paper's figure 4. Right, what the distilled students have
 sampled to the same self-entropy (scripts/analysis/advantage.py).
 """
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from llm.distributions import DIRECT, TEACHER
-from scripts.analysis.advantage import advantage, differences
+from scripts.analysis.advantage import QUANTITIES, advantage, by_seed, distilled, sampled
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, MARKERS, QUANTITY_COLOURS, mark, panels
 
@@ -22,30 +21,29 @@ MEANINGS = {
 
 def draw_plane(axes: Axes, results: Results) -> None:
     """Draw precision against recall: the distilled students, the direct one and the teacher sampled at each tau."""
-    curves = {"student": [(name, 1.0) for name in results.taus]}
-    curves |= {model: [(model, tau) for tau in results.taus.values()] for model in (DIRECT, TEACHER)}
+    curves = {"student": distilled(results)} | {model: sampled(results, model) for model in (DIRECT, TEACHER)}
     for kind, members in curves.items():
         line = []
-        for (model, temperature), tau in zip(members, results.taus.values(), strict=True):
+        for model, temperature in members:
             recall, precision = (results.series(quantity, model, temperature) for quantity in ("recall", "precision"))
             label = None if line else MEANINGS[kind]
             line.append(mark(axes, recall, precision, MARKERS.get(kind, "o"), COLOURS[kind], label))
             if kind == "student":
                 place = dict(xytext=(-4, -10), textcoords="offset points", ha="right")
-                axes.annotate(f"{tau:g}", line[-1], fontsize=8, **place)
+                axes.annotate(f"{results.taus[model]:g}", line[-1], fontsize=8, **place)
         axes.plot(*zip(*line, strict=True), color=COLOURS[kind], alpha=0.5, zorder=1)
     axes.set(xlabel="recall (nats per token)", ylabel="precision (nats per token)")
     axes.margins(0.12)
 
 
 def draw_gain(axes: Axes, results: Results) -> None:
-    """Draw a curve a seed; the legend holds their means over the overlap, with the interval over seeds."""
-    by_seed = differences(results)
-    for name, mean in advantage(by_seed).items():
-        interval = "" if np.isnan(mean.low) else f" [{mean.low:+.2f}, {mean.high:+.2f}]"
-        label = f"{name}: {mean.value:+.2f}{interval}"
-        for each in by_seed.values():
-            axes.plot(each["entropy"], each[name], color=QUANTITY_COLOURS[name], linewidth=1.2, label=label)
+    """Draw a curve a seed; the legend holds their means over the overlap, with the interval."""
+    for name in QUANTITIES:
+        seeds = by_seed(results, name, distilled(results), sampled(results)).values()
+        mean = advantage(name, list(seeds))
+        label = f"{name}: {mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]"
+        for each in seeds:
+            axes.plot(each.entropy, each.values, color=QUANTITY_COLOURS[name], linewidth=1.2, label=label)
             label = None
     axes.axhline(0, color=COLOURS["data"], linewidth=0.8)
     axes.set(xlabel="self-entropy (nats per token)", ylabel="distilled $-$ sampled direct student")

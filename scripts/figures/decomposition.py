@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from llm.distributions import GROUND_TRUTH
-from scripts.analysis.results import Results, over_seeds
+from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, QUANTITY_COLOURS, mark, model_axis, panels
 
 ENTROPY, DIVERGENCE = "#C8C8C8", "#8A8A8A"
@@ -26,8 +26,8 @@ def draw(results: Results) -> Figure:
     reference = dict(color=COLOURS[GROUND_TRUTH], linestyle="dashed", linewidth=1)
     for axis, quantity in zip(axes, TITLES, strict=True):
         for place, name in enumerate(results.labels):
-            minus_entropy = {seed: -each for seed, each in results.series("entropy", name).items()}
-            top = over_seeds(minus_entropy).value if quantity == "precision" else truth
+            minus_entropy = -results.series("entropy", name)
+            top = minus_entropy.mean.value if quantity == "precision" else truth
             axis.bar(place, top, 0.7, color=ENTROPY)
             axis.bar(place, -results.mean(DIVERGENCES[quantity], name).value, 0.7, bottom=top, color=DIVERGENCE)
             if quantity == "precision":

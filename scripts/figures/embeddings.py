@@ -1,8 +1,7 @@
 """The paper's figure 5: a UMAP of the embeddings of p*'s samples and of the students', a panel a student.
 
 The layout is one for all (McInnes et al. 2018, arXiv 1802.03426), from a principal-component start and a fixed seed, so
-panels compare. Above each stand its precision and coverage in the embeddings themselves (scripts/analysis/manifold.py):
-what a layout shows of distances is not to be trusted.
+panels compare. It is a picture: what a layout shows of distances is not to be trusted, and no claim rests on it.
 """
 
 import numpy as np
@@ -25,7 +24,7 @@ def layout(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def draw(results: Results) -> Figure:
-    """Return the panels; the metrics are those of seed 0, as the embeddings are."""
+    """Return the panels, of seed 0."""
     names = [DIRECT, *results.taus]
     places = layout({name: results.embeddings[name] for name in [GROUND_TRUTH, *names]})
     num_rows = -(-len(names) // COLUMNS)
@@ -36,9 +35,7 @@ def draw(results: Results) -> Figure:
         axis.scatter(*places[GROUND_TRUTH].T, color="#BDBDBD", label="$p^*$", **dots)
         colour = COLOURS.get(name, COLOURS["student"])
         axis.scatter(*places[name].T, color=colour, label="direct" if name == DIRECT else "distilled", **dots)
-        values = (f"{each} {results.series(f'knn_{each}', name)[0].value:.2f}" for each in ("precision", "coverage"))
-        axis.set_title(results.labels[name], fontsize=9, pad=12)
-        axis.text(0.5, 1.02, f"k-NN {', '.join(values)}", fontsize=7, ha="center", transform=axis.transAxes)
+        axis.set_title(results.labels[name], fontsize=9)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=True, color="#BDBDBD")
     for axis in axes.flat[len(names) :]:

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from llm.distributions import GROUND_TRUTH
-from llm.metrics import Estimate
+from llm.intervals import Estimate
 from scripts.analysis.results import Results, Series
 from scripts.analysis.style import COLOURS, MARKERS, lines, mark, model_axis, panels
 
@@ -25,11 +25,11 @@ def ended(results: Results, model: str, longest: int) -> np.ndarray:
 def stop_rates(results: Results, model: str) -> Series:
     """Return the percent of each seed's sequences that ended with EOS, and its 95 % interval (Wilson 1927)."""
     rows = results.rows("stop_rate", model)
-    found = {}
-    for (seed, rate), num in zip(results.series("stop_rate", model).items(), rows["num_sequences"], strict=True):
+    found, rates = {}, results.series("stop_rate", model).by_seed
+    for (seed, rate), num in zip(rates.items(), rows["num_sequences"], strict=True):
         interval = binomtest(round(rate.value * num), num).proportion_ci(method="wilson")
         found[seed] = Estimate(100 * rate.value, 100 * interval.low, 100 * interval.high)
-    return found
+    return Series.of(found)
 
 
 def draw(results: Results) -> Figure:
@@ -43,7 +43,7 @@ def draw(results: Results) -> Figure:
 
     for place, (name, style) in enumerate(lines(results).items()):
         mark(right, place, stop_rates(results, name), MARKERS.get(name, "o"), style["color"])
-    (rate,) = stop_rates(results, GROUND_TRUTH).values()
+    rate = stop_rates(results, GROUND_TRUTH).mean
     right.axhline(rate.value, color=COLOURS[GROUND_TRUTH], linewidth=1)
     right.axhspan(rate.low, rate.high, color=COLOURS[GROUND_TRUTH], alpha=0.1, linewidth=0)
     right.set(title="ended with EOS", ylabel="% of the sequences", ylim=(0, None))

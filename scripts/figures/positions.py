@@ -1,4 +1,7 @@
-"""Precision and recall by position in the sequence: where along it the students differ."""
+"""Precision and recall by position in the sequence: where along it the students differ.
+
+Means over seeds; a band is what the 95 % interval over sequences of one training is like.
+"""
 
 from collections.abc import Collection
 
@@ -6,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from llm.metrics import Estimate, over_seeds
 from scripts.analysis.results import Results
 from scripts.analysis.style import lines, panels
 
@@ -14,14 +16,13 @@ FEWEST = 20  # sequences at a position, in every seed; the mean of fewer says li
 
 
 def band(curves: Collection[pd.DataFrame]) -> np.ndarray:
-    """Return [4, k]: position (the first generated token is 1), value, low and high, from a curve for each seed."""
+    """Return [4, k]: position (the first generated token is 1), value, low and high, means over a curve for each seed.
+
+    Of several seeds low and high are means too: what one training's interval is like, not an interval of the mean.
+    """
     num = min((curve["num_sequences"] >= FEWEST).sum() for curve in curves)  # counts never rise along a sequence
-    estimates = [[Estimate(*row) for row in curve[["value", "low", "high"]].to_numpy()] for curve in curves]
-    rows = []
-    for t in range(num):
-        whole = over_seeds([of_seed[t] for of_seed in estimates])
-        rows.append((t + 1, whole.value, whole.low, whole.high))
-    return np.array(rows).reshape(-1, 4).T
+    columns = ["position", "value", "low", "high"]
+    return np.mean([curve[columns].to_numpy(float)[:num] for curve in curves], axis=0).T
 
 
 def draw(results: Results) -> Figure:

@@ -2,20 +2,24 @@
 
     python -m scripts.figures.precision_recall --profile cpu
 
-The distilled students are joined in the order of tau. Of one seed, bars are 95 % bootstrap intervals over sequences; of
-several, they are 95 % intervals over seeds around the mean, and each seed is a faint point. Needs no torch.
+The distilled students are joined in the order of tau; the dotted line is their control, the direct student sampled at
+each tau itself. Bars are the 95 % intervals of the table: of one seed, over
+sequences; of several, over seeds around the mean, recall's over the test sequences too, and each seed is a faint point.
+Needs no torch.
 """
 
 from llm import config
 from llm.distributions import DIRECT, TEACHER
 from llm.processes import run_entry, say
 from llm.store.paths import Paths
+from scripts.analysis.advantage import sampled
 from scripts.analysis.results import Results
 
 RECALL = r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)"
 PRECISION = r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)"
 MEANINGS = {TEACHER: r"teacher $p'$", DIRECT: r"student $p''$, direct on $D$"}
 DISTILLED = r"student $p''$, distilled at $\tau$"
+SAMPLED = r"control: the direct student, sampled at $\tau$"
 
 
 def draw(results: Results):
@@ -32,6 +36,10 @@ def draw(results: Results):
             line.append(place)
             axes.annotate(label, place, xytext=(-6, -13), textcoords="offset points", ha="right")
     axes.plot(*zip(*line, strict=True), color=COLOURS["student"], alpha=0.5, zorder=1)
+    control = [(results.mean("recall", *each), results.mean("precision", *each)) for each in sampled(results)]
+    places = [[each.value for each in point] for point in control]
+    style = dict(color=COLOURS[DIRECT], linestyle="dotted", marker=MARKERS[DIRECT], markerfacecolor="white", zorder=1)
+    axes.plot(*zip(*places, strict=True), markersize=4, label=SAMPLED, **style)
     axes.set(xlabel=RECALL, ylabel=PRECISION)
     axes.margins(0.12)
     handles, names = axes.get_legend_handles_labels()

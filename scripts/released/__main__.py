@@ -20,7 +20,8 @@ import pandas as pd
 
 from llm import config, ground_truth, models, processes, scores
 from llm.eval_perplexity import select
-from llm.likelihood import score
+from llm.likelihood import shared_log_likelihood
+from llm.metrics import over
 from llm.pipeline import TRUTH
 from llm.processes import UsageError, say
 from llm.randomness import derive_seed
@@ -67,7 +68,7 @@ def padding_scored(run: Run, kept: Run) -> list[dict]:
     samples = deviations.padded(validation, run.language.eos_token_ids[0], experiment.max_length)
     model = models.load(run.weights(OURS), torch.float32, processes.state().device)
     bar_of = partial(kept.progress, "score", OURS, f"{OURS}, padding too")
-    log_prob = score(model, samples, experiment.scoring_batch_size, bar_of).log_prob
+    log_prob = shared_log_likelihood(model, samples, experiment.scoring_batch_size, bar_of)
     theirs = deviations.perplexity_of_batch_means(log_prob, samples.num_scored, experiment.batch_size)
     what = "sequences are filled up with EOS, which is scored, and batch means are averaged unweighted"
     return compare("padding scored in perplexity", what, teacher_of(run), {PERPLEXITY: theirs}, [PERPLEXITY])
@@ -147,7 +148,7 @@ def main() -> None:
     with run.writing():
         rows = measure(run)
         files.write_bytes(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
-    say(f"\nnats per token; 95 % bootstrap intervals over sequences\n\n{table(rows)}")
+    say(f"\nnats per token; 95 % intervals {over('recall', 1, experiment.num_test)}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """Two teachers side by side: the run's own, and one of which a single thing is done as the released code does it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+import pandas as pd
 
 from llm import eval_perplexity, models
 from llm.distributions import TEACHER, Distribution, Samples, SampleSet
 from llm.eval_precision_and_recall import evaluate
-from llm.metrics import Estimate, ratio_difference, ratio_estimate
+from llm.intervals import Estimate
+from llm.metrics import SequenceEstimate, difference
 from llm.pipeline import TRUTH, Work
 from llm.processes import say
 from llm.results import Evaluated
 from llm.run import Run
+from llm.sequences import Sequences
 from llm.store.paths import Paths
 from llm.train import train
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 OURS = Distribution(TEACHER, seed=0)
 PERPLEXITY = "perplexity on validation"
 SIDES = "ours", "released", "difference"
+ENDS = "value", "low", "high"
 
 
 @dataclass(frozen=True)
@@ -47,43 +50,19 @@ class Variant(Paths):
         return (self.run if self.rescores else super()).checkpoint(model, epoch)
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """Precision or recall, and what it is the mean of: log-probabilities [n] in nats, scored tokens [n] of sequences.
-
-    bootstrap: the number of resamples and their seed.
-    """
-
-    log_prob: np.ndarray
-    num_scored: np.ndarray
-    bootstrap: tuple[int, int]
-
-    @property
-    def estimate(self) -> Estimate:
-        """Return the nats per token."""
-        return ratio_estimate(self.log_prob, self.num_scored, *self.bootstrap)
-
-    def change(self, other: "Likelihood", paired: bool) -> Estimate:
-        """Return the other's nats per token minus this one's. paired: both are of the same sequences."""
-        if paired:
-            return ratio_estimate(other.log_prob - self.log_prob, self.num_scored, *self.bootstrap)
-        ratios = ((each.log_prob, each.num_scored) for each in (self, other))
-        return ratio_difference(*ratios, *self.bootstrap)
-
-
-Value = Likelihood | float
+Value = SequenceEstimate | float
 
 
 def teacher_of(run: Run) -> dict[str, Value]:
     """Return what is reported of a run's teacher, by quantity: likelihoods, a perplexity, tokens and shares."""
-    teacher, selection = Evaluated(run, OURS), run.selection(OURS)
-    samples, test = teacher.samples, run.samples(run.test_set(TRUTH))
+    teacher, selection = Evaluated(run, OURS, Evaluated(run, TRUTH)), run.selection(OURS)
+    sequences = Sequences(pd.concat(teacher.sequences()))
     return {
         PERPLEXITY: selection["epochs"][selection["best_epoch"] - 1]["perplexity"],
-        "precision": Likelihood(teacher.by_truth.log_prob, samples.num_scored, teacher.bootstrap),
-        "recall": Likelihood(teacher.of_truth.log_prob, test.num_scored, teacher.bootstrap),
-        "stop rate": float(samples.stopped(run.language.eos_token_ids).mean()),
-        "mean generated length": float(samples.num_scored.mean()),
+        "precision": sequences.estimate("precision", OURS),
+        "recall": sequences.estimate("recall", OURS),
+        "stop rate": float(teacher.samples.stopped(run.language.eos_token_ids).mean()),
+        "mean generated length": float(teacher.samples.num_scored.mean()),
     }
 
 
@@ -117,11 +96,11 @@ def compare(
     rows = []
     for quantity in quantities:
         mine, other = ours[quantity], theirs[quantity]
-        if isinstance(mine, Likelihood):
-            sides = mine.estimate, other.estimate, mine.change(other, paired=quantity == "recall")
-            values = [asdict(each) for each in sides]
+        if isinstance(mine, SequenceEstimate):
+            change = difference(quantity, {0: other}, {0: mine})
+            values = [dict(zip(ENDS, astuple(each), strict=False)) for each in (mine.estimate, other.estimate, change)]
         else:
-            values = [{"value": value, "low": None, "high": None} for value in (mine, other, other - mine)]
+            values = [dict.fromkeys(ENDS) | {"value": value} for value in (mine, other, other - mine)]
         named = {"deviation": deviation, "what": what, "quantity": quantity}
         rows += [named | {"side": side} | value for side, value in zip(SIDES, values, strict=True)]
     return rows

@@ -65,7 +65,6 @@ def sections(results: Results, figures: Path) -> list[Section]:
         ],
         "Language models: samples": [
             show("embeddings"),
-            *tables.manifold(results),
             show("lengths"),
             show("repetition"),
             tables.samples(results),

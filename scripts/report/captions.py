@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
-from llm.metrics import Estimate
-from scripts.analysis.claims import difference
-from scripts.analysis.results import Results, over_seeds
+from llm.intervals import Estimate
+from scripts.analysis.results import Results
 from scripts.report.pages import Figure
 
 # {figure: what a reader would see, without what the numbers say; the function that reads them}
@@ -55,11 +54,9 @@ def relations(results: Results, *quantities: str, direct_at: float = 1.0) -> tup
     direct_at: the temperature at which the direct student is sampled.
     """
     name, _, _ = lowest(results)
-    found = [
-        difference(results.series(quantity, name), results.series(quantity, DIRECT, direct_at))
-        for quantity in quantities
-    ]
-    return [relation(change) for change, _ in found], found[0][1]
+    found = [results.difference(quantity, (name, 1.0), (DIRECT, direct_at)) for quantity in quantities]
+    bases = dict.fromkeys(results.over(quantity) for quantity in quantities)
+    return [relation(change) for change in found], "; ".join(bases)
 
 
 def sampled(results: Results) -> dict[str, str]:
@@ -190,23 +187,22 @@ def control(results: Results) -> str:
 def teacher_entropy(results: Results) -> str:
     *_, high = results.taus.values()
     low = lowest(results)[1]
-    of_low, of_high = (results.series("training_set_entropy", TEACHER, tau) for tau in (low, high))
-    change, basis = difference(of_low, of_high)
+    change = results.difference("training_set_entropy", (TEACHER, low), (TEACHER, high))
+    of_low, basis = results.mean("training_set_entropy", TEACHER, low), results.over("entropy")
     return (
         "Precision and recall of the distilled students over the entropy of what they learn from, D'_τ, per token and "
-        f"from the sampler's own log-probabilities. At τ = {low:g} that entropy is {over_seeds(of_low)} nats, against "
+        f"from the sampler's own log-probabilities. At τ = {low:g} that entropy is {of_low} nats, against "
         f"τ = {high:g} {relation(change)} ({basis})."
     )
 
 
 @shows("Points in two dimensions, a panel for each student: embeddings of its samples among those of p*'s samples.")
 def embeddings(results: Results) -> str:
-    (precision, coverage), basis = relations(results, "knn_precision", "knn_coverage")
+    num = {len(each) for each in results.embeddings.values()}
     return (
-        "A map in two dimensions (UMAP) of p*'s embeddings of its own samples and of the students' (the paper's "
-        "figure 5); what it shows of distances is not to be trusted. In the embeddings themselves, of "
-        f"{lowest(results)[2]}, against the direct student, k-NN precision is {precision} and k-NN coverage is "
-        f"{coverage} ({basis})."
+        "A map in two dimensions (UMAP) of p*'s embeddings of its own samples and of the students', of seed 0, "
+        f"{min(num):,} of each (the paper's figure 5). It is a picture: what it shows of distances is not to be "
+        "trusted, and no verdict rests on it."
     )
 
 

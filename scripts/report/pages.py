@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, UnidentifiedImageError
 
-from llm.metrics import Estimate
+from llm.intervals import Estimate
 from llm.processes import UsageError
 from scripts.analysis.claims import Verdict
 

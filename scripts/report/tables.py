@@ -5,22 +5,24 @@ import json
 import numpy as np
 import pandas as pd
 
+from llm import metrics
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
-from llm.metrics import DISTINCT, QUANTITIES, REPETITION, Estimate
+from llm.intervals import Estimate
+from llm.metrics import QUANTITIES
+from llm.repetition import DISTINCT, REPETITION
 from scripts.analysis.claims import READINGS, RULE, Claim, Sign, Verdict
 from scripts.analysis.results import Results
 from scripts.report.pages import Cell, Table
 
-# Each k-NN metric, and the likelihood that asks the same question of a student.
-COUNTERPARTS = {"precision": "precision", "density": "precision", "recall": "recall", "coverage": "recall"}
 SIGNS = {Sign.HIGHER: "above 0", Sign.LOWER: "below 0"}
 
 
 def interval_of(results: Results) -> str:
     """Return what the intervals of a table are over."""
     if results.num_seeds > 1:
-        return f"means and 95 % t intervals over {results.num_seeds} seeds"
-    return "one seed, 95 % intervals within its run"
+        shared = results.over("recall")
+        return f"means over {results.num_seeds} seeds of one D; 95 % intervals, of recall and KL(p* ‖ p'') {shared}"
+    return f"one seed, 95 % intervals {results.over('precision')}"
 
 
 def means(results: Results, model: str, temperature: float = 1.0) -> list[Estimate]:
@@ -40,12 +42,13 @@ def claims_blocks(claims: list[Claim]) -> list[str | Table]:
         Table("The claims and their verdicts", ["claim", "what", "the paper", "verdict"], summary, stacked=True),
         f"The rule. {RULE}",
     ]
-    header = ["comparison", "the paper", "ours", "interval", "verdict"]
+    header = ["comparison", "the paper", "ours", "95 % interval", "could tell apart", "verdict"]
     for k, claim in enumerate(claims, 1):
         rows = []
-        for each in claim.comparisons:
+        for each, verdict in zip(claim.comparisons, claim.verdicts, strict=True):
             paper = SIGNS[each.paper] if isinstance(each.paper, Sign) else f"{each.paper:.2f}"
-            rows.append([each.what, paper, each.ours, each.basis, each.verdict])
+            power = "" if np.isnan(each.ours.error) else f"{each.ours.detectable:.3f}"
+            rows.append([each.what, paper, each.ours, each.basis, power, verdict])
         title = f"{k}. {claim.title}"
         blocks.append(Table(f"Claim {k}, {claim.verdict}", header, rows, stacked=True, title=title))
     return blocks
@@ -113,18 +116,20 @@ def mixture(mog: dict) -> Table:
 
 def models(results: Results) -> list[Table]:
     """Return precision, recall and their terms of every run, and, of several seeds, their means."""
-    series = {name: [results.series(quantity, name) for quantity in QUANTITIES] for name in results.labels}
+    names = dict.fromkeys(name for name, _ in results.evaluated)
+    series = {name: [results.series(quantity, name) for quantity in QUANTITIES] for name in names}
     rows: list[list[Cell]] = []
     for (name, seed), epoch in results.evaluated.items():
-        stops = f"{results.series('stop_rate', name)[seed].value:.1%}"
-        rows.append([name, str(seed), str(epoch), *(each[seed] for each in series[name]), stops])
+        stops = f"{results.series('stop_rate', name).by_seed[seed].value:.1%}"
+        rows.append([name, str(seed), str(epoch), *(each.by_seed[seed] for each in series[name]), stops])
     truth = [results.mean(quantity, GROUND_TRUTH) for quantity in ("precision", "recall", "entropy")]
     rows.append(["p* on itself", "", "", *truth, "0", "0", f"{results.mean('stop_rate', GROUND_TRUTH).value:.1%}"])
     header = ["model", "seed", "epoch", *QUANTITIES.values(), "stops"]
-    tables = [Table("Every run: nats per token, 95 % bootstrap intervals over sequences", header, rows)]
+    within = metrics.over("precision", 1, results.num_test)
+    tables = [Table(f"Every training: nats per token, 95 % intervals {within}", header, rows)]
     if results.num_seeds > 1:
         caption = f"Over seeds: nats per token, {interval_of(results)}"
-        over_seeds = [[name, *means(results, name)] for name in results.labels]
+        over_seeds = [[name, *means(results, name)] for name in names]
         tables.append(Table(caption, ["model", *QUANTITIES.values()], over_seeds))
     return tables
 
@@ -157,37 +162,6 @@ def perplexity(results: Results) -> Table:
     return Table("Perplexity per token on validation samples of p*, by which checkpoints are selected", header, rows)
 
 
-def rank_correlation(results: Results, metric: str) -> float:
-    """Return Spearman's rank correlation of a k-NN metric with its counterpart over the students.
-
-    A student is one point: the means over its seeds. NaN where either is the same for all students.
-    """
-    from scipy.stats import spearmanr
-
-    ours, theirs = (
-        [results.mean(quantity, name).value for name in (DIRECT, *results.taus)]
-        for quantity in (f"knn_{metric}", COUNTERPARTS[metric])
-    )
-    same = len(set(ours)) == 1 or len(set(theirs)) == 1
-    return float("nan") if same else float(spearmanr(ours, theirs).statistic)
-
-
-def manifold(results: Results) -> list[Table]:
-    """Return the k-NN metrics of the students, and how they rank them against the likelihoods."""
-    students = [DIRECT, *results.taus]
-    rows = [[name, *(results.mean(f"knn_{metric}", name) for metric in COUNTERPARTS)] for name in students]
-    correlations = []
-    for metric, counterpart in COUNTERPARTS.items():
-        value = rank_correlation(results, metric)
-        shown = "undefined" if np.isnan(value) else f"{value:+.2f}"
-        correlations.append([f"k-NN {metric}", f"{counterpart}, nats per token", shown, str(len(students))])
-    caption = "Spearman's rank correlation over the students, a point a student (means over its seeds)"
-    return [
-        Table(f"k-NN metrics against p*'s test samples: {interval_of(results)}", ["model", *COUNTERPARTS], rows),
-        Table(caption, ["k-NN metric", "likelihood metric", "correlation", "students"], correlations),
-    ]
-
-
 def samples(results: Results) -> Table:
     """Return what the samples of each model are like, the means over its seeds."""
     rows = []
@@ -195,7 +169,7 @@ def samples(results: Results) -> Table:
     for name in (GROUND_TRUTH, *results.labels):
         stops, tokens = (results.mean(quantity, name).value for quantity in ("stop_rate", "mean_length"))
         shares = (f"{results.mean(quantity, name).value:.3f}" for quantity in orders.values())
-        gap = max(each.value for each in results.series("sampling_gap_max", name).values())
+        gap = max(each.value for each in results.series("sampling_gap_max", name).by_seed.values())
         label = "p*" if name == GROUND_TRUTH else name
         rows.append([label, f"{stops:.1%}", f"{tokens:.1f}", *shares, f"{gap:.2g}"])
     caption = (

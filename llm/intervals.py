@@ -1,0 +1,94 @@
+"""An estimate with its 95 % interval, and what an interval over sequences, over seeds or over both is made from.
+
+All are Student's t intervals: value +- t_freedom * error. What one is over is said by whoever makes it. Every seed
+shares the training set D, so nothing here speaks of another D.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE, POWER = 0.95, 0.8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; error is its standard error, and freedom the degrees of freedom of its t."""
+
+    value: float
+    low: float
+    high: float
+    error: float = float("nan")
+    freedom: float = float("inf")
+
+    @classmethod
+    def of(cls, value: float, error: float, freedom: float) -> "Estimate":
+        """Return the estimate whose interval is Student's t."""
+        from scipy.stats import t
+
+        half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+        return cls(value, value - half, value + half, error, freedom)
+
+    @property
+    def p_value(self) -> float:
+        """Return the probability of a value as far from 0, on either side, where the truth is 0."""
+        from scipy.stats import t
+
+        if self.error == 0:
+            return float(self.value == 0)
+        return float(2 * t.sf(abs(self.value) / self.error, self.freedom))
+
+    @property
+    def detectable(self) -> float:
+        """Return the smallest true difference that would be told from 0 with probability 0.8.
+
+        (t_.975 + t_.8) * error, the usual approximation to the noncentral t.
+        """
+        from scipy.stats import t
+
+        return float(t.ppf((1 + CONFIDENCE) / 2, self.freedom) + t.ppf(POWER, self.freedom)) * self.error
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def __neg__(self) -> "Estimate":
+        return Estimate(-self.value, -self.high, -self.low, self.error, self.freedom)
+
+
+def mean_estimate(values: Sequence[float] | np.ndarray) -> Estimate:
+    """Return the mean of n > 1 independent values of unknown variance: what seeds give that share no samples."""
+    from scipy.stats import sem
+
+    return Estimate.of(float(np.mean(values)), float(sem(values)), len(values) - 1)
+
+
+def crossed_estimate(values: Sequence[float] | np.ndarray, residuals: np.ndarray) -> Estimate:
+    """Return the mean over S > 1 seeds that are measured on the same n sequences.
+
+    values: [S], the estimate of each seed.  residuals: [S, n], what each sequence contributes to its error, of mean 0.
+    Two seeds go wrong together where their residuals do, which a t interval over seeds cannot see:
+
+        V = var_s(values) / S + c,    c = max(0, mean over s != s' of cov_i(residuals_s, residuals_s') / n)
+
+    with V ** 2 / [(var_s(values) / S) ** 2 / (S - 1)] degrees of freedom. It is the variance of readers (seeds) and
+    cases (sequences) that are crossed: Obuchowski and Rockette (1995), with the degrees of freedom of Hillis (2007).
+    """
+    values, residuals = np.asarray(values, float), np.asarray(residuals, float)
+    num_seeds, num_sequences = residuals.shape
+    covariances = np.cov(residuals)
+    shared = (covariances.sum() - np.trace(covariances)) / (num_seeds * (num_seeds - 1)) / num_sequences
+    of_seeds = float(values.var(ddof=1)) / num_seeds
+    variance = of_seeds + max(0.0, float(shared))
+    freedom = variance**2 / (of_seeds**2 / (num_seeds - 1)) if of_seeds else float("inf")
+    return Estimate.of(float(values.mean()), variance**0.5, freedom)
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """Return p values adjusted for their number: below 0.05, at most 5 % of families have one by chance (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    found, largest = [0.0] * len(p_values), 0.0
+    for k, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - k) * p_values[place]))
+        found[place] = largest
+    return found
