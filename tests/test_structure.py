@@ -10,10 +10,10 @@ from llm.config import REPOSITORY
 
 # A module of llm/ imports those of its own floor or of those below it.
 FLOORS = (
-    ("config", "distributions", "randomness", "metrics", "processes", "table"),
+    ("config", "distributions", "randomness", "processes", "metrics", "intervals", "repetition", "sequences", "table"),
     ("engine", "store"),
     ("pipeline", "run"),
-    ("models", "language", "sampling", "likelihood"),
+    ("models", "language", "sampling", "likelihood", "expectations"),
     ("ground_truth", "scores", "results"),
     ("generate_data", "train", "eval_perplexity", "eval_precision_and_recall"),
 )

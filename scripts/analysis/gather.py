@@ -2,9 +2,9 @@
 
     python -m scripts.analysis.gather --profile cpu
 
-Copies what the run's results folder holds (the four scripts make it, and python -m scripts.released adds
-released.csv) and adds p*'s embeddings of the samples of one seed, for the map: embeddings.csv keeps their first
-principal components. Drawing and reporting then need neither the run nor torch.
+Copies what the run's results folder holds (the four scripts make it, python -m scripts.released adds released.csv and
+python -m scripts.evidence.length length.csv), and adds p*'s embeddings of the samples of one seed, for the map:
+embeddings.csv keeps their first principal components. Drawing and reporting then need neither the run nor torch.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from llm import config, scores
-from llm.distributions import GROUND_TRUTH, Distribution
+from llm.distributions import DIRECT, GROUND_TRUTH, Distribution
 from llm.processes import run_entry, say
 from llm.run import Run
 from llm.store import files
@@ -21,6 +21,7 @@ from llm.store.paths import Paths
 from scripts.analysis.results import COMMITTED, Results
 
 NUM_COMPONENTS = 16
+OPTIONAL = ("released.csv", "length.csv", "larger.csv")
 
 
 def projected(sets: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -41,16 +42,16 @@ def projected(sets: dict[str, np.ndarray]) -> pd.DataFrame:
 def gather(run: Run, directory: Path) -> list[Path]:
     """Write a results folder and return its files. UsageError where the run is not finished."""
     finished = Results(run.paths.results, "run bash run_eval_precision_and_recall.sh first")
-    names = ["table.csv", "sequences.parquet", "texts.json", "provenance.json"] + ["released.csv"] * (
-        finished.released is not None
-    )
+    there = [name for name in OPTIONAL if (run.paths.results / name).is_file()]
+    names = ["table.csv", "sequences.parquet", "texts.json", "provenance.json", *there]
     contents = {name: finished.read(name, Path.read_bytes) for name in names}
 
     reference = scores.embeddings(run, Distribution(GROUND_TRUTH))
-    students = [each for each in run.evaluated() if each.role == "student" and each.seed == 0]
+    students = [each for each in run.evaluated() if each.seed == 0 and each.model in (DIRECT, *finished.taus)]
     embedded = projected({GROUND_TRUTH: reference} | {each.model: scores.embeddings(run, each) for each in students})
     contents["embeddings.csv"] = embedded.to_csv(index=False, lineterminator="\n").encode()
-    (directory / "released.csv").unlink(missing_ok=True)  # that of another run must not stay beside this one's
+    for name in OPTIONAL:
+        (directory / name).unlink(missing_ok=True)  # that of another run must not stay beside this one's
     for name, content in contents.items():
         files.write_bytes(directory / name, content)
     return [directory / name for name in contents]

@@ -166,8 +166,8 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments) -> int
 
 
 def peaks(prepare: Callable[..., Callable[[], object]], ways: Iterable[str], *arguments) -> str:
-    """Return a line for each way, of prepare(way, *arguments), and how the first compares with the second."""
+    """Return a line for each way, of prepare(way, *arguments), and how the first of them compares with the second."""
     found = {way: peak_memory(prepare, way, *arguments) for way in ways}
-    (ours, least), (other, most) = found.items()
+    (ours, least), (other, most), *_ = found.items()
     lines = [f"{way}: {peak / 1e6:,.0f} MB" for way, peak in found.items()]
     return "\n".join(["peak memory above the weights", *lines, f"{ours} of {other}: {least / most:.2f}"])

@@ -1,5 +1,7 @@
 """Scoring: ours against padded batches in the order of the data with a log-softmax over the whole vocabulary.
 
+And ours with the exact expectations of stage 4 (llm/expectations.py), against ours without them.
+
     python -m scripts.benchmarks.scoring
     python -m scripts.benchmarks.scoring --model HuggingFaceTB/SmolLM2-360M --batch_size 64
 
@@ -13,8 +15,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from llm import config, likelihood
+from llm import config, expectations, likelihood
 from llm.distributions import Samples
+from llm.engine.progress import bar
+from llm.expectations import Scorer
 from llm.processes import run_entry
 from scripts.benchmarks import common
 from scripts.benchmarks.common import SHORTEST, interleaved, medians, ratio, spread_lengths, timed
@@ -43,7 +47,14 @@ def padded(model, samples: Samples, batch_size: int) -> np.ndarray:
     return result
 
 
-WAYS = {"ours": likelihood.log_likelihood, "padded": padded}
+def with_expectations(model, samples: Samples, batch_size: int) -> np.ndarray:
+    """Return [n] log-likelihoods as stage 4 computes them, with the expectations over each next id."""
+    scorer = Scorer(model)
+    (scores,) = expectations.score(scorer, [scorer], samples, [0], batch_size, lambda total: bar("score", total))
+    return scores.log_prob
+
+
+WAYS = {"ours": likelihood.log_likelihood, "padded": padded, "with expectations": with_expectations}
 
 
 def prepared(way: str, directory, num: int, max_length: int, batch_size: int):
@@ -80,8 +91,9 @@ def main() -> None:
     rates = interleaved({way: partial(rate_of, way) for way in WAYS}, args.num_pairs, warm_up)
     print(medians(rates, "scored tokens/s"))
     print(f"ours over padded: {ratio(rates, 'ours', 'padded')}")
-    gap = np.abs(scores["ours"] - scores["padded"]) / samples.num_scored
-    print(f"largest difference of a sequence's log-likelihood: {gap.max():.1e} nats per token\n")
+    print(f"with expectations over ours: {ratio(rates, 'with expectations', 'ours')}")
+    gaps = [np.abs(scores["ours"] - scores[way]) / samples.num_scored for way in ("padded", "with expectations")]
+    print(f"largest difference of a sequence's log-likelihood: {np.max(gaps):.1e} nats per token\n")
     # Of a few sequences: the longest decide the peak, and that all are scored was seen above.
     few = min(64, args.num_sequences)
     print(common.peaks(prepared, WAYS, directory, few, args.max_length, args.batch_size))

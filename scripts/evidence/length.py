@@ -1,0 +1,155 @@
+"""Tell what training length does apart from what distillation does: the models of one seed, trained for other lengths.
+
+    python -m scripts.evidence.length --profile cpu
+    python -m scripts.evidence.length --profile cpu --part 1/2
+
+Of a finished run, every model of seed 0 is trained again on the same data with a schedule of 1.5 times its epochs. The
+teacher, the direct student and the most selective distilled one are trained for 1 / 1.5 of them too, and evaluated. The
+rule:
+
+    finished          a schedule 1.5 times as long changes validation nats by less than 0.02, or raises them
+    not overfitted    no earlier epoch of the schedule is better than its last by more than 0.01
+
+Validation nats are per token, of p*'s validation set, at the selected epoch. Writes results/length.csv in the run;
+parts train, and a call without --part makes the table too. scripts/evidence.sh calls it.
+"""
+
+from dataclasses import dataclass, replace
+from math import log
+from pathlib import Path
+
+import pandas as pd
+
+from llm import eval_perplexity, models, processes, sampling, scores
+from llm.distributions import DIRECT, TEACHER, Distribution, Language, SampleSet, student_name
+from llm.metrics import over
+from llm.pipeline import TRUTH, Work
+from llm.processes import UsageError, say
+from llm.results import Evaluated
+from llm.run import Part, Run, open_run
+from llm.sequences import Sequences
+from llm.store import files
+from llm.store.paths import Paths
+from llm.store.samples import SampleFiles
+from llm.train import train
+
+FINISHED, OVERFITTED, LONGER = 0.02, 0.01, 1.5  # nats a token, nats a token, times
+QUANTITIES = ("precision", "recall", "entropy")
+
+
+@dataclass(frozen=True)
+class OtherLength(Run):
+    """A run with other epochs, in a directory of its own; p*, its samples and the training sets are the first run's."""
+
+    first: Run | None = None
+
+    def sample_files(self, sample_set: SampleSet) -> SampleFiles:
+        shared = sample_set.distribution.model == TRUTH.model or sample_set.split == "train"
+        return self.first.sample_files(sample_set) if shared else super().sample_files(sample_set)
+
+    def find_weights(self, distribution: Distribution) -> Path | None:
+        of_truth = distribution.seed is None
+        return self.first.find_weights(distribution) if of_truth else super().find_weights(distribution)
+
+    @property
+    def language(self) -> Language | None:
+        return self.first.language
+
+
+def evaluated(run: Run) -> list[Distribution]:
+    """Return the models whose precision and recall are measured too."""
+    return [Distribution(name, 0) for name in (TEACHER, DIRECT, student_name(min(run.experiment.temperatures)))]
+
+
+def lengths(run: Run, work: Work) -> list[int]:
+    """Return the epochs for which a model is trained again: 1.5 times its own; of some, 1 / 1.5 of them first."""
+    shorter = [max(1, round(work.epochs / LONGER))] if work.by in evaluated(run) else []
+    return [*shorter, round(work.epochs * LONGER)]
+
+
+def with_epochs(run: Run, epochs: int) -> Run:
+    """Return the run in which models are trained for so many epochs; the run itself where these are its own."""
+    if epochs == run.experiment.student_epochs:
+        return run
+    experiment = run.experiment.with_values(teacher_epochs=epochs, student_epochs=epochs, num_seeds=1)
+    return OtherLength(experiment, Paths(run.paths.root / "length" / f"epochs-{epochs}"), first=run)
+
+
+def trained(run: Run) -> list[Work]:
+    """Return the trainings of seed 0."""
+    return [work for work in run.works("train") if work.by.seed == 0]
+
+
+def complete(first: Run, run: Run, work: Work) -> None:
+    """Train a model for another length, select its epoch, and evaluate it where it is one of `evaluated`."""
+    work = replace(work, epochs=run.experiment.epochs(work.by.role))
+    if run.is_trained(work):
+        say(f"complete: {work.by} is trained for {work.epochs} epochs")
+    else:
+        say(f"training {work.by} for {work.epochs} epochs")
+        train(run, work, models.initial(work.by, run.experiment, run.language), first.samples(work.data))
+    eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
+    if work.by in evaluated(first):
+        held = scores.Models(run)
+        sampling.complete(run, [run.test_set(work.by)], Part())
+        scores.complete(held, run.test_set(work.by), [work.by, TRUTH])
+        scores.complete(held, run.test_set(TRUTH), [work.by, TRUTH])
+
+
+def row(run: Run, model: Distribution, epochs: int, is_evaluated: bool) -> dict:
+    """Return a model's row at one length: its validation nats, and precision, recall and entropy where measured.
+
+    UsageError where it has not been trained for that length yet.
+    """
+    selection = run.selection(model)
+    if selection is None:
+        raise UsageError(f"{model} is not trained for {epochs} epochs yet: run this with every --part first")
+    nats = [log(each["perplexity"]) for each in selection["epochs"]]
+    found = {"model": model.model, "epochs": epochs, "selected": selection["best_epoch"], "nats": min(nats)}
+    found |= {"last_nats": nats[-1], "not_overfitted": nats[-1] - min(nats) <= OVERFITTED}
+    if is_evaluated:
+        each = Evaluated(run, model, Evaluated(run, TRUTH))
+        sequences = Sequences(pd.concat(each.sequences()))
+        for quantity in QUANTITIES:
+            estimate = sequences.estimate(quantity, model).estimate
+            found |= {quantity: estimate.value, f"{quantity}_low": estimate.low, f"{quantity}_high": estimate.high}
+    return found
+
+
+def table(run: Run) -> pd.DataFrame:
+    """Return a row for each model of seed 0 and each length, with the rule's verdict where there is a longer one."""
+    rows = []
+    for work in trained(run):
+        for epochs in sorted({*lengths(run, work), work.epochs}):
+            rows.append(row(with_epochs(run, epochs), work.by, epochs, work.by in evaluated(run)))
+    frame = pd.DataFrame(rows)
+    change = frame.groupby("model", sort=False)["nats"].shift(-1) - frame["nats"]
+    frame["longer_changes_nats_by"] = change
+    frame["finished"] = (change > -FINISHED).astype("boolean").mask(change.isna())
+    return frame
+
+
+def main() -> None:
+    run, args = open_run(__doc__)
+    if run.experiment.teacher_epochs != run.experiment.student_epochs:
+        raise UsageError("teacher_epochs and student_epochs differ: lengths are compared of models with the same")
+    path = run.paths.results / "length.csv"
+    todo = [(epochs, work) for work in trained(run) for epochs in lengths(run, work)]
+    if args.dry_run:
+        return say("\n".join(f"train {work.by} for {epochs} epochs -> {path}" for epochs, work in todo))
+    for _, work in todo:
+        run.weights(work.by)
+    with run.writing():
+        for epochs, work in run.part.of(todo):
+            other = with_epochs(run, epochs)
+            processes.main_only(other.keep_settings)
+            complete(run, other, work)
+        if run.part.num == 1:
+            frame = table(run)
+            files.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
+            say(frame.to_string(index=False, float_format="{:.4f}".format))
+            say(f"intervals {over('precision', 1, run.experiment.num_test)} -> {path}")
+
+
+if __name__ == "__main__":
+    processes.run_entry(main)

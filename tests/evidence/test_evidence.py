@@ -1,0 +1,116 @@
+"""The command of the committed evidence on a small run: other lengths, a larger D, numbers from the sequences alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import chain_within, contents, refusal, run, within
+
+from llm import config
+from llm.distributions import DIRECT, TEACHER, truth_student_name
+from llm.metrics import QUANTITIES
+from llm.run import Run
+from llm.sequences import read_sequences
+from llm.store.paths import Paths
+from llm.table import PER_TOKEN, estimates, read_table
+from scripts.evidence.length import FINISHED, OVERFITTED
+
+VALUES = dict(num_train=120, num_validation=40, num_test=40, num_seeds=2, temperatures=[0.8, 1.0])
+VALUES |= dict(teacher_epochs=2, student_epochs=2, students_of_truth=True)
+FLAGS = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--num_test", "40", "--num_seeds", "2"]
+FLAGS += ["--temperatures", "0.8", "1.0", "--teacher_epochs", "2", "--student_epochs", "2"]
+FLAGS += ["--students_of_truth", "true"]
+LARGER = ["--num_train", "240", "--num_seeds", "1", "--students_of_truth", "false", "--temperatures", "0.8"]
+EVALUATED = {TEACHER, DIRECT, "student_tau0.80"}
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    """A small run with everything that scripts/evidence.sh makes of it, and the folder that it is gathered into."""
+    root = tmp_path_factory.mktemp("evidence") / "run"
+    chain_within("--out", str(root), *FLAGS)
+    for part in (["--part", "2/2"], ["--part", "1/2"], []):
+        within("scripts.evidence.length", "--out", str(root), *FLAGS, *part)
+    chain_within("--out", str(root / "larger"), *FLAGS, *LARGER)
+    within("scripts.evidence.larger", "--out", str(root), *FLAGS, "--larger", str(root / "larger"))
+    gathered = root.parent / "gathered"
+    within("scripts.analysis.gather", "--out", str(root), *FLAGS, "--results", str(gathered))
+    return Run(config.load("smoke", **VALUES), Paths(root)), gathered
+
+
+def test_the_table_is_made_again_from_the_sequences_alone(evidence):
+    _, gathered = evidence
+    table, sequences = read_table(gathered / "table.csv"), read_sequences(gathered / "sequences.parquet")
+    for quantity in QUANTITIES:
+        of_table = estimates(table, quantity)
+        for (model, tau), by_seed in of_table.items():
+            found = sequences.by_seed(quantity, model, tau)
+            for seed, each in found.items():
+                assert by_seed[seed].value == pytest.approx(each.value, abs=1e-12)
+                assert by_seed[seed].low == pytest.approx(each.estimate.low, abs=1e-12)
+    plain = table[(table["quantity"] == "recall") & (table["unit"] == PER_TOKEN) & table["position"].isna()]
+    assert plain["plain"].notna().all()
+
+
+def test_every_model_of_seed_0_is_trained_for_longer_and_judged_by_the_rule(evidence):
+    run, gathered = evidence
+    frame = pd.read_csv(gathered / "length.csv")
+    names = [work.by.model for work in run.works("train") if work.by.seed == 0]
+    assert truth_student_name(0.8) in names
+    for name in names:
+        rows = frame[frame["model"] == name]
+        assert rows["epochs"].tolist() == ([1, 2, 3] if name in EVALUATED else [2, 3])
+        assert rows["precision"].notna().all() == (name in EVALUATED)
+        own, longer = rows[rows["epochs"] == 2].iloc[0], rows[rows["epochs"] == 3].iloc[0]
+        assert own["longer_changes_nats_by"] == pytest.approx(longer["nats"] - own["nats"])
+        assert own["finished"] == (longer["nats"] - own["nats"] > -FINISHED)
+        assert own["not_overfitted"] == (own["last_nats"] - own["nats"] <= OVERFITTED)
+        assert pd.isna(longer["finished"])
+    own = frame[(frame["model"] == TEACHER) & (frame["epochs"] == 2)].iloc[0]
+    selection = run.selection(next(work.by for work in run.works("select")))
+    assert own["nats"] == pytest.approx(min(np.log(each["perplexity"]) for each in selection["epochs"]))
+
+
+def test_a_longer_training_is_on_the_same_data_and_leaves_the_run_alone(evidence):
+    run, _ = evidence
+    root = run.paths.root
+    before = contents(root)
+    within("scripts.evidence.length", "--out", str(root), *FLAGS)
+    assert {path: kept for path, kept in contents(root).items() if "length" not in path and "results" not in path} == {
+        path: kept for path, kept in before.items() if "length" not in path and "results" not in path
+    }
+    logs = [
+        (root / where / "checkpoints/student_tau0.80/seed0/log.jsonl").read_text().splitlines()
+        for where in (".", "length/epochs-3")
+    ]
+    tokens = [[line.split('"tokens": ')[1].split(",")[0] for line in log] for log in logs]
+    assert tokens[1][: len(tokens[0])] == tokens[0] and len(tokens[1]) == 1.5 * len(tokens[0])
+
+
+def test_a_larger_training_set_stands_beside(evidence):
+    _, gathered = evidence
+    frame = pd.read_csv(gathered / "larger.csv")
+    assert set(frame["model"]) == EVALUATED
+    assert all(sizes == [120, 240] for sizes in frame.groupby(["model", "quantity"])["num_train"].apply(list))
+    table = read_table(gathered / "table.csv")
+    of_table = estimates(table, "recall")[DIRECT, 1.0][0]
+    ours = frame[(frame["model"] == DIRECT) & (frame["num_train"] == 120) & (frame["quantity"] == "recall")].iloc[0]
+    assert (ours["value"], ours["low"]) == pytest.approx((of_table.value, of_table.low))
+
+
+def test_lengths_need_one_number_of_epochs(tmp_path):
+    line = refusal("scripts.evidence.length", "--out", str(tmp_path), *FLAGS, "--student_epochs", "3")
+    assert "teacher_epochs and student_epochs differ" in line
+
+
+def test_the_command_says_what_it_would_do(tmp_path):
+    done = run("bash", "scripts/evidence.sh", *FLAGS[2:], "--dry-run", PROFILE="smoke", OUT=str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run").exists()
+    for part in (
+        "sample ground_truth/tau0.80/second",
+        "train student_truth_tau0.80 seed 1 on",
+        "for 3 epochs",
+        "gather",
+    ):
+        assert part in done.stdout
+    assert f"{tmp_path}/run/larger/samples/ground_truth/tau1.00/train" in done.stdout
