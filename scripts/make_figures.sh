@@ -5,7 +5,7 @@
 set -euo pipefail
 repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 source "$repository/scripts/environment.sh"
-need numpy scipy sklearn pandas matplotlib umap yaml pydantic tqdm
+need numpy scipy sklearn pandas pyarrow matplotlib umap yaml pydantic tqdm
 cd "$repository"
 
 # One thread each: sums in another order would be other bytes, and the two below share the cores.

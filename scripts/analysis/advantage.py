@@ -23,6 +23,15 @@ STEP = 1e-5  # nats, of the numerical derivative: small beside the distance of t
 Member = tuple[str, float]  # a model, and the temperature at which it is sampled
 
 
+class Apart(UsageError):
+    """Two families share no self-entropy in a seed, so that there is nothing to compare at an equal one."""
+
+    def __init__(self, seed: int | None, ours: Member, control: Member):
+        self.where = f"in seed {seed} they share no self-entropy"
+        fault = f"seed {seed}: {ours[0]} and {control[0]} and their kin share no self-entropy"
+        super().__init__(f"{fault}: evaluate with more --temperatures")
+
+
 def distilled(results: Results) -> list[Member]:
     """Return the students that are distilled at each tau."""
     return [(name, 1.0) for name in results.taus]
@@ -116,16 +125,19 @@ def _variance(residuals: np.ndarray) -> float:
 def by_seed(
     results: Results, quantity: str, ours: Sequence[Member], control: Sequence[Member]
 ) -> dict[int | None, OfSeed]:
-    """Return {seed: the difference of two families}; UsageError where one was not measured, or two share no entropy."""
+    """Return {seed: the difference of two families}.
+
+    UsageError where a member was not measured; `Apart` where two families share no entropy.
+    """
     found = {}
     for seed in results.sequences.seeds(*ours[0]):
         try:
             found[seed] = of_seed(results.sequences, quantity, ours, control, seed)
         except KeyError as error:
-            raise UsageError(f"{results.directory} has no scores of {error}: {results.made_by}") from None
+            missing, _ = error.args[0]
+            raise UsageError(f"{results.directory} has no scores of {missing}: {results.made_by}") from None
         except ValueError:
-            fault = f"seed {seed}: {ours[0][0]} and {control[0][0]} and their kin share no self-entropy"
-            raise UsageError(f"{fault}: evaluate with more --temperatures") from None
+            raise Apart(seed, ours[0], control[0]) from None
     return found
 
 
@@ -142,3 +154,8 @@ def advantage(quantity: str, seeds: Sequence[OfSeed]) -> Estimate:
     if quantity == "recall":
         return crossed_estimate(means, np.stack([each.residuals for each in seeds]))
     return mean_estimate(means)
+
+
+def advantages(results: Results, ours: Sequence[Member], control: Sequence[Member]) -> dict[str, Estimate]:
+    """Return {quantity: `advantage`} of QUANTITIES. Raises as `by_seed`."""
+    return {name: advantage(name, list(by_seed(results, name, ours, control).values())) for name in QUANTITIES}

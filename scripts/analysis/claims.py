@@ -10,7 +10,7 @@ from itertools import pairwise
 from math import isfinite
 
 from llm.distributions import DIRECT, TEACHER
-from llm.intervals import CONFIDENCE, Estimate, adjusted
+from llm.intervals import CONFIDENCE, POWER, Estimate, adjusted
 from llm.processes import UsageError
 from scripts.analysis.results import Results
 
@@ -31,15 +31,26 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
 
 LEVEL = 1 - CONFIDENCE
 RULE = (
-    f"A published number inside our 95 % interval is “{Verdict.VALUE}”; one outside it is “{Verdict.CONTRADICTED}”. "
-    "Where the paper gives a direction, the interval is of a difference, paired where both sides were measured on the "
-    "same sequences. The p values of a claim's differences are adjusted for their number (Holm 1979): where one stays "
-    f"below {LEVEL:.2f} and the difference has the paper's sign, the verdict is “{Verdict.DIRECTION}”; with the other "
-    f"sign, “{Verdict.CONTRADICTED}”; else “{Verdict.NOT_SEPARATED}”. Beside each stands the smallest true difference "
-    "that one comparison of this design would have told from 0 with probability 0.8. An interval says what it is over; "
-    "none is over another training set D, which all seeds share. An ordering is judged pair by adjacent pair, and a "
-    f"claim of several comparisons has the worst of their verdicts, in the order {' < '.join(Verdict)}. Intervals are "
-    "not widened for the number of comparisons."
+    f"Where the paper publishes a number, the verdict is “{Verdict.VALUE}” if our 95 % interval holds it, and "
+    f"“{Verdict.CONTRADICTED}” if not. Where the paper gives a direction, we estimate a difference, and a two-sided "
+    "test gives the p value of a difference of 0. The p values of all differences of a claim are adjusted for their "
+    f"number (Holm 1979). If the adjusted p value is below {LEVEL:.2f} and the difference has the paper's sign, the "
+    f"verdict is “{Verdict.DIRECTION}”; if it is below {LEVEL:.2f} and the sign is the other one, "
+    f"“{Verdict.CONTRADICTED}”; if it is not below, “{Verdict.NOT_SEPARATED}”. An order is judged by the pairs of "
+    "neighbours in it. A claim of several comparisons has the worst of their verdicts; from best to worst they are: "
+    f"{', '.join(Verdict)}."
+)
+TESTS = (
+    "For the language models with several seeds, both sides of a difference are subtracted within each seed, and the "
+    "test is Student's t over the seeds; in recall, the error of the test sequences, which all models and seeds share, "
+    "is added to the error over the seeds. With one seed, the test is Student's t over sequences, and says nothing of "
+    "another training: in recall both sides are subtracted within each test sequence; in all else each side has "
+    "samples of its own, and the variances of both are added. For the mixture of Gaussians it is a sign test over its "
+    "seeds. The table of a claim says what each interval is over; no interval of the language models is over another "
+    "training set D, which all seeds share. The intervals are not adjusted for the number of comparisons, so one may "
+    f"leave out 0 where the verdict is “{Verdict.NOT_SEPARATED}”. Beside each difference of the language models stands "
+    f"the smallest true difference that such a comparison would tell from 0 with probability {POWER:g}, at the level "
+    f"{LEVEL:.2f} and without the adjustment."
 )
 
 
@@ -183,7 +194,8 @@ def language_claims(results: Results) -> list[Claim]:
     lowest, highest = next(iter(students)), list(students)[-1]
     direct = {"direct": (DIRECT, 1.0)}
     ends = {lowest: students[lowest]} | direct
-    fits = {highest: students[highest]} | direct
+    # Where there is no τ = 1, every teacher is selective; where there is no other, these two are the ends.
+    fits = {highest: students[highest]} | direct if highest == "τ = 1" != lowest else {}
     claims = [
         Claim(
             f"Language models: precision falls in the order {' > '.join(students)}",

@@ -196,13 +196,14 @@ class Results:
         UsageError where no seed has both.
         """
         if quantity in QUANTITIES:
-            try:
-                sides = (self.sequences.by_seed(quantity, *side) for side in (first, second))
-                return metrics.difference(quantity, *sides)
-            except ValueError:
-                raise UsageError(f"{self.directory} has no seed with both {first[0]} and {second[0]}") from None
-        ours, theirs = (self.series(quantity, *side).by_seed for side in (first, second))
+            ours, theirs = (self.sequences.by_seed(quantity, *side) for side in (first, second))
+        else:
+            ours, theirs = (self.series(quantity, *side).by_seed for side in (first, second))
         seeds = sorted(ours.keys() & theirs.keys())
+        if not seeds:
+            raise UsageError(f"{self.directory} has no seed with both {first[0]} and {second[0]}: {self.made_by}")
+        if quantity in QUANTITIES:
+            return metrics.difference(quantity, ours, theirs)
         if len(seeds) > 1:
             return mean_estimate([ours[seed].value - theirs[seed].value for seed in seeds])
         return metrics.independent_difference(ours[seeds[0]], theirs[seeds[0]])

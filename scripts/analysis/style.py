@@ -58,12 +58,12 @@ def lines(results: Results) -> dict[str, dict]:
 
 
 def mark(
-    axes: Axes, x: float | Series, y: Series, marker: str, color, label: str | None = None, size: float = 5
+    axes: Axes, x: float | Series, y: Series, marker: str, color, label: str | None = None, size: float = 5, face=None
 ) -> tuple[float, float]:
     """Draw one model and return where: from its estimates of each seed; x may also be a place on the axis.
 
-    Of one seed, its value and within-run interval; of several, their mean with the interval over seeds, and each seed
-    a faint point.
+    Of one seed, its value and interval over sequences; of several, their mean with the interval over seeds, and each
+    seed a faint point. face: the colour inside the mark, where it is not color.
     """
     middle, error = {"x": x}, {}
     for name, series in (("x", x), ("y", y)):
@@ -71,7 +71,7 @@ def mark(
             whole = series.mean
             middle[name] = whole.value
             error[f"{name}err"] = [[whole.value - whole.low], [whole.high - whole.value]]
-    style = dict(fmt=marker, color=color, markersize=size, capsize=2, elinewidth=1, label=label)
+    style = dict(fmt=marker, color=color, markersize=size, capsize=2, elinewidth=1, label=label, markerfacecolor=face)
     axes.errorbar(middle["x"], middle["y"], **error, **style)
     if len(y.by_seed) > 1:
         places = [x.by_seed[seed].value if isinstance(x, Series) else x for seed in y.by_seed]

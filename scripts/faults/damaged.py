@@ -67,6 +67,7 @@ DAMAGED = [  # a file, and another to swap it with
     (f"{DIRECT}/selection.json", f"{TEACHER}/selection.json"),
     (f"{SCORES}/by_ground_truth/shard-00000.json", f"{SCORES}/by_student_direct_seed0/shard-00000.json"),
     (f"{SCORES}/by_ground_truth/shard-00000.npy", f"{SCORES}/by_ground_truth/shard-00001.npy"),
+    ("results/sequences.parquet", None),
     ("results/table.csv", None),
 ]
 

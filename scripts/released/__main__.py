@@ -83,7 +83,7 @@ def released_initialisation(run: Run, kept: Run) -> list[dict]:
 
 
 def selected_on_test(run: Run, kept: Run) -> list[dict]:
-    """Recall is -log(perplexity on test), so the epoch of lowest perplexity there is that of highest recall."""
+    """Recall, by its plain estimate, is -log(perplexity on test): the lowest perplexity there is the highest recall."""
     kept, test = replace(kept, paths=replace(kept.paths, rescores=True)), run.test_set(TRUTH)
     samples, drawn = run.samples(test), files.sha256(run.sample_files(test).manifest_path)
     works = [work for work in run.works("select") if work.by.seed == OURS.seed]

@@ -1,5 +1,6 @@
 """Two teachers side by side: the run's own, and one of which a single thing is done as the released code does it."""
 
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from llm.pipeline import TRUTH, Work
 from llm.processes import say
 from llm.results import Evaluated
 from llm.run import Run
-from llm.sequences import Sequences
+from llm.sequences import as_bytes, read_sequences
 from llm.store.paths import Paths
 from llm.train import train
 
@@ -56,7 +57,7 @@ Value = SequenceEstimate | float
 def teacher_of(run: Run) -> dict[str, Value]:
     """Return what is reported of a run's teacher, by quantity: likelihoods, a perplexity, tokens and shares."""
     teacher, selection = Evaluated(run, OURS, Evaluated(run, TRUTH)), run.selection(OURS)
-    sequences = Sequences(pd.concat(teacher.sequences()))
+    sequences = read_sequences(io.BytesIO(as_bytes(pd.concat(teacher.sequences()))))  # rounded as the run's are
     return {
         PERPLEXITY: selection["epochs"][selection["best_epoch"] - 1]["perplexity"],
         "precision": sequences.estimate("precision", OURS),

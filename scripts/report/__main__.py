@@ -62,6 +62,7 @@ def sections(results: Results, figures: Path) -> list[Section]:
             tables.teacher_entropy(results),
             show("control"),
             tables.control(results),
+            *tables.at_equal_entropy(results),
         ],
         "Language models: samples": [
             show("embeddings"),

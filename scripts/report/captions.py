@@ -170,8 +170,9 @@ def positions(results: Results) -> str:
 
 
 @shows(
-    "Precision against recall of distilled students, beside teacher and direct student sampled at each "
-    "temperature; and the difference to the direct student over the entropy of the samples."
+    "Precision against recall of distilled students and, where there are any, of students of p*'s own samples, beside "
+    "teacher and direct student sampled at each temperature; and the difference between the distilled students and the "
+    "direct student over the entropy of the samples, where both reach the same."
 )
 def control(results: Results) -> str:
     _, tau, called = lowest(results)

@@ -7,14 +7,27 @@ import pandas as pd
 
 from llm import metrics
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
-from llm.intervals import Estimate
+from llm.intervals import POWER, Estimate
 from llm.metrics import QUANTITIES
 from llm.repetition import DISTINCT, REPETITION
-from scripts.analysis.claims import READINGS, RULE, Claim, Sign, Verdict
+from scripts.analysis.advantage import QUANTITIES as ADVANTAGES
+from scripts.analysis.advantage import Apart, advantages, distilled, of_truth, sampled
+from scripts.analysis.claims import READINGS, RULE, TESTS, Claim, Sign, Verdict
 from scripts.analysis.results import Results
 from scripts.report.pages import Cell, Table
 
 SIGNS = {Sign.HIGHER: "above 0", Sign.LOWER: "below 0"}
+EQUAL_ENTROPY = (
+    "A lower τ makes any model sharper. What one family of students has over another beside that is the difference of "
+    "their curves at the same self-entropy, here its mean over the self-entropies that both reach. A curve joins the "
+    "points of a family over τ. The control is the direct student, sampled at each τ and at 1. The table also has the "
+    f"smallest true difference that would be told from 0 with probability {POWER:g}."
+)
+OF_TRUTH = (
+    " The students of p* learn from second samples of p* itself at τ: their distance to the control is what "
+    "selectivity does without a teacher's error, and the distance from them to the distilled students is the price of "
+    "the second fit."
+)
 
 
 def interval_of(results: Results) -> str:
@@ -34,13 +47,14 @@ def means(results: Results, model: str, temperature: float = 1.0) -> list[Estima
 
 
 def claims_blocks(claims: list[Claim]) -> list[str | Table]:
-    """Return the table of all claims, the rule of their verdicts, and a table for each claim."""
+    """Return the table of all claims, the rule of their verdicts, how it tests, and a table for each claim."""
     counts = {verdict: sum(claim.verdict is verdict for claim in claims) for verdict in Verdict}
     summary = [[str(k), claim.title, claim.paper, claim.verdict] for k, claim in enumerate(claims, 1)]
     blocks = [
         f"{len(claims)} claims of the paper: {', '.join(f'{num} {each}' for each, num in counts.items() if num)}.",
         Table("The claims and their verdicts", ["claim", "what", "the paper", "verdict"], summary, stacked=True),
         f"The rule. {RULE}",
+        f"How a difference is tested. {TESTS}",
     ]
     header = ["comparison", "the paper", "ours", "95 % interval", "could tell apart", "verdict"]
     for k, claim in enumerate(claims, 1):
@@ -141,6 +155,28 @@ def control(results: Results) -> Table:
     ]
     caption = f"Sampled at τ, without distillation: nats per token, {interval_of(results)}"
     return Table(caption, ["model", "τ", *QUANTITIES.values()], rows)
+
+
+def at_equal_entropy(results: Results) -> list[str | Table]:
+    """Return what one family of students has over another at the same self-entropy, and how to read it."""
+    control, ours, truths = sampled(results), distilled(results), of_truth(results)
+    pairs = {"distilled minus the direct student sampled": (ours, control)}
+    if truths:
+        pairs["students of p* minus the direct student sampled"] = truths, control
+        pairs["distilled minus students of p*"] = ours, truths
+    bases = [results.over(quantity) for quantity in ADVANTAGES]
+    same = len(set(bases)) == 1
+    basis = bases[0] if same else "; ".join(f"{name} {each}" for name, each in zip(ADVANTAGES, bases, strict=True))
+    rows: list[list[Cell]] = []
+    for what, families in pairs.items():
+        try:
+            found = advantages(results, *families).values()
+            rows.append([what, *found, basis, *(f"{each.detectable:.3f}" for each in found)])
+        except Apart as apart:
+            rows.append([what, *[apart.where] * len(ADVANTAGES), "", *[""] * len(ADVANTAGES)])
+    header = ["", *ADVANTAGES, "95 % interval", *(f"could tell apart in {quantity}" for quantity in ADVANTAGES)]
+    table = Table("Advantage at equal self-entropy, nats per token", header, rows, stacked=True)
+    return [EQUAL_ENTROPY + OF_TRUTH * bool(truths), table]
 
 
 def teacher_entropy(results: Results) -> Table:

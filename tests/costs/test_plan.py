@@ -54,7 +54,7 @@ def test_parameters_and_cache_are_those_of_the_model(fields):
     assert 5 * sizes.kv_bytes(4) == held
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "quick", "cpu", "paper"])
 def test_the_models_of_the_profiles(profile, tmp_path):
     experiment = config.load(profile)
     ground_truth = geometry("ground_truth", experiment, Paths(tmp_path))
@@ -97,15 +97,23 @@ def test_bytes_of_a_set_are_those_on_disk(tmp_path):
     assert sample_bytes(2000, 30, 2048) == pytest.approx(stored.path(0).stat().st_size, rel=0.25)
 
 
-def test_every_work_is_in_the_plan(tmp_path):
-    """Two chains: as many trainings, sample sets and sequences as the stages make."""
-    e = config.load("smoke", num_seeds=2, temperatures=[0.8, 1.0])
+@pytest.mark.parametrize("of_truth", [0, 2])
+def test_every_work_is_in_the_plan(of_truth, tmp_path):
+    """Two chains: as many trainings, sample sets and sequences as the stages make. of_truth: students of p* a chain."""
+    e = config.load("smoke", num_seeds=2, temperatures=[0.8, 1.0], students_of_truth=of_truth > 0)
     rows = priced(e, Paths(tmp_path))
-    assert rows["kind"].value_counts().to_dict() == {"train": 2 * 4, "sample": 3 + 2 * 8, "score": 2 * (4 + 3 * 6) + 1}
+    trained, evaluated = 4 + of_truth, 4 + of_truth + 2
+    assert rows["kind"].value_counts().to_dict() == {
+        "train": 2 * trained,
+        "sample": 3 + of_truth + 2 * (2 + evaluated),
+        "score": 2 * (trained + 3 * evaluated) + 1,
+    }
     sequences = rows.groupby(["kind", "role"])["sequences"].sum()
-    assert sequences["score", "ground_truth"] == e.num_test * (1 + 2 * (4 + 2))
+    drawn = e.num_train + e.num_validation + e.num_test
+    assert sequences["sample", "ground_truth"] == drawn + of_truth * e.num_train
+    assert sequences["score", "ground_truth"] == e.num_test * (1 + 2 * evaluated)
     assert sequences["score", "teacher"] == 2 * (e.teacher_epochs * e.num_validation + 2 * 2 * e.num_test)
-    assert sequences["train", "student"] == 2 * 3 * e.student_epochs * e.num_train
+    assert sequences["train", "student"] == 2 * (3 + of_truth) * e.student_epochs * e.num_train
     assert not any(Paths(tmp_path).root.iterdir())
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import run
-from made_up import DISTILLED, MODELS, STUDENTS, TAUS
+from made_up import DISTILLED, MODELS, OF_TRUTH, STUDENTS, TAUS
 
 from llm.config import REPOSITORY
-from llm.distributions import GROUND_TRUTH, TEACHER
-from scripts.analysis.advantage import advantage, differences
+from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
+from llm.metrics import over_seeds
+from scripts.analysis.advantage import advantages, by_seed, distilled, sampled
 from scripts.analysis.results import Results
-from scripts.analysis.style import plt, save
+from scripts.analysis.style import COLOURS, plt, save
 from scripts.figures.draw import FIGURES, draw
 from scripts.figures.positions import band
 
@@ -26,6 +27,18 @@ QUICK = [name for name in FIGURES if name != "embeddings"]  # its layout takes s
 def made(tmp_path_factory) -> dict[int, Results]:
     """Return made-up results of one seed and of three."""
     return {num_seeds: made_up.write(tmp_path_factory.mktemp("made"), num_seeds) for num_seeds in (1, 3)}
+
+
+@pytest.fixture(scope="module")
+def with_truth(tmp_path_factory) -> Results:
+    """Return made-up results of three seeds that have students of p*'s own samples."""
+    return made_up.write(tmp_path_factory.mktemp("made"), 3, students_of_truth=True)
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory) -> Results:
+    """Return made-up results whose distilled students share no self-entropy with the direct one."""
+    return made_up.write(tmp_path_factory.mktemp("made"), 3, -1.0)
 
 
 def pixels(figure) -> np.ndarray:
@@ -69,8 +82,7 @@ def test_embeddings_show_every_point_and_again_to_the_byte(made):
     for axes, model in zip(shown, STUDENTS, strict=True):
         behind, students = axes.collections
         assert (behind.get_offsets() == truth).all() and len(students.get_offsets()) == 60
-        precision, coverage = (made[1].mean(f"knn_{metric}", model).value for metric in ("precision", "coverage"))
-        assert f"precision {precision:.2f}, coverage {coverage:.2f}" in axes.texts[0].get_text()
+        assert axes.get_title() == made[1].labels[model]
     image = pixels(first)
     assert image.std() > 10
     assert (pixels(draw(made[1], "embeddings")) == image).all()
@@ -102,34 +114,59 @@ def test_precision_recall_names_every_tau(made):
     assert {text.get_text() for text in plane.texts} == {rf"$\tau={t:g}$" for t in TAUS}
 
 
+def test_the_control_is_a_dotted_line_to_the_direct_student(made):
+    plane = draw(made[3], "precision_recall").axes[0]
+    (dotted,) = (line for line in plane.lines if line.get_linestyle() == ":")
+    expected = [[made[3].mean(name, DIRECT, tau).value for name in ("recall", "precision")] for tau in TAUS]
+    np.testing.assert_allclose(dotted.get_xydata(), expected)
+    assert dotted.get_label() == r"control: the direct student, sampled at $\tau$" and dotted.get_zorder() < 2
+    named = {text.get_text() for text in plane.get_legend().get_texts()}
+    assert named == {
+        "teacher $p'$",
+        "student $p''$, direct on $D$",
+        r"student $p''$, distilled at $\tau$",
+        dotted.get_label(),
+    }
+
+
 def test_several_seeds_have_their_interval_and_faint_points(made):
     axes = draw(made[3], "precision_recall").axes[0]
     (bar,) = axes.containers[0].lines[2][1].get_segments()  # of the teacher's precision
-    expected = made[3].mean("precision", TEACHER)
+    expected = made[3].sequences.by_seed("precision", TEACHER).values()
+    expected = over_seeds("precision", list(expected))
     np.testing.assert_allclose(bar[:, 1], [expected.low, expected.high])
     faint = [line for line in axes.lines if line.get_alpha() == 0.4]
     assert [len(line.get_xdata()) for line in faint] == [3] * len(MODELS)
 
 
 def test_decomposition_bars_end_at_precision_and_recall(made):
-    for axes, quantity in zip(draw(made[3], "decomposition").axes, ("precision", "recall"), strict=True):
+    """-H - KL, as drawn. In recall to a thousandth of a nat: -H(p*) is estimated without the model, and KL with it."""
+    results = made[3]
+    truth = results.mean("precision", GROUND_TRUTH).value
+    assert truth == pytest.approx(-made_up.ENTROPY, abs=0.02)
+    assert truth == pytest.approx(-results.mean("entropy", GROUND_TRUTH).value, abs=1e-12)
+    kl = {"precision": "kl_to_ground_truth", "recall": "kl_from_ground_truth"}
+    for axes, quantity in zip(draw(results, "decomposition").axes, kl, strict=True):
         ends = [patch.get_y() + patch.get_height() for patch in axes.patches]
-        below = [made[3].mean(quantity, model).value for model in MODELS]
-        np.testing.assert_allclose(ends[1::2], below)  # -H - KL, as drawn
-        middle = [-made[3].mean("entropy", model).value if quantity == "precision" else -2.7 for model in MODELS]
+        middle = [-results.mean("entropy", model).value if quantity == "precision" else truth for model in MODELS]
         np.testing.assert_allclose(ends[::2], middle)
-        assert any(np.allclose(line.get_ydata(), -2.7) for line in axes.lines)
+        below = [top - results.mean(kl[quantity], model).value for top, model in zip(middle, MODELS, strict=True)]
+        np.testing.assert_allclose(ends[1::2], below)
+        sums = [results.mean(quantity, model).value for model in MODELS]
+        np.testing.assert_allclose(below, sums, rtol=0, atol=1e-12 if quantity == "precision" else 1e-3)
+        assert any(np.allclose(line.get_ydata(), truth) for line in axes.lines)
 
 
 def test_positions_leave_out_those_of_few_sequences():
-    curves = [
-        pd.DataFrame(dict(num_sequences=[100, 50, 20, 19], value=[1, 2, 3, 9], low=[0, 1, 2, 0], high=[2, 3, 4, 99])),
-        pd.DataFrame(dict(num_sequences=[100, 30, 10, 1], value=[3, 4, 5, 9], low=[0, 1, 2, 0], high=[4, 5, 6, 99])),
-    ]
+    columns = (
+        dict(num_sequences=[100, 50, 20, 19], value=[1, 2, 3, 9], low=[0, 1, 2, 0], high=[2, 3, 4, 99]),
+        dict(num_sequences=[100, 30, 10, 1], value=[3, 4, 5, 9], low=[0, 1, 2, 0], high=[4, 5, 6, 99]),
+    )
+    curves = [pd.DataFrame(each | dict(position=[1, 2, 3, 4])) for each in columns]
     np.testing.assert_array_equal(band(curves[:1]), [[1, 2, 3], [1, 2, 3], [0, 1, 2], [2, 3, 4]])
-    position, value, _, high = band(curves)
+    position, value, low, high = band(curves)
     assert position.tolist() == [1, 2] and value.tolist() == [2, 3]
-    np.testing.assert_allclose(high - value, 12.7062, rtol=1e-5)  # t of one degree of freedom, standard error 1
+    assert low.tolist() == [0, 1] and high.tolist() == [3, 4]  # means too: what the interval of one training is like
     assert band([curves[0].assign(num_sequences=5)]).shape == (4, 0)
 
 
@@ -146,7 +183,7 @@ def test_lengths_and_stop_rates_are_the_tables(made):
     left, right = draw(made[1], "lengths").axes
     for line, model in zip(left.lines, [*MODELS, GROUND_TRUTH], strict=True):
         (lengths,) = made[1].by_position("length", model).values()
-        np.testing.assert_allclose(line.get_ydata(), 100 * np.cumsum(lengths["value"])[:-1] / 200)
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.cumsum(lengths["value"])[:-1] / made_up.NUM)
     rates = [100 * made[1].mean("stop_rate", model).value for model in [*MODELS, GROUND_TRUTH]]
     np.testing.assert_allclose(marks(right)[:, 1], rates[:-1])
     assert any(np.allclose(line.get_ydata(), rates[-1]) for line in right.lines)
@@ -165,8 +202,44 @@ def test_the_control_figure_shows_three_curves_and_the_advantage(made):
     middle = [made[3].mean(quantity, TEACHER, TAUS[0]).value for quantity in ("recall", "precision")]
     np.testing.assert_allclose(marks(plane)[2 * len(TAUS)], middle)
     texts = [text.get_text() for text in gain.get_legend().get_texts()]
-    for name, mean in advantage(differences(made[3])).items():
+    families = distilled(made[3]), sampled(made[3])
+    for name, mean in advantages(made[3], *families).items():
         assert f"{name}: {mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]" in texts
+        seeds = by_seed(made[3], name, *families).values()
+        drawn = [line.get_xydata().T for line in gain.lines]
+        assert all(any(np.array_equal(line, [each.entropy, each.values]) for line in drawn) for each in seeds)
+    assert [text.get_text() for text in plane.get_legend().get_texts()] == [
+        r"distilled at $\tau$",
+        r"direct, sampled at $\tau$",
+        r"teacher, sampled at $\tau$",
+    ]
+
+
+def test_the_control_figure_shows_students_of_truth_where_there_are_any(with_truth):
+    """Open circles, joined in the order of tau."""
+    plane, _ = draw(with_truth, "control").axes
+    assert plane.get_legend().get_texts()[-1].get_text() == r"of $p^*$ at $\tau$"
+    expected = [[with_truth.mean(name, model).value for name in ("recall", "precision")] for model in OF_TRUTH]
+    np.testing.assert_allclose(marks(plane)[3 * len(TAUS) :], expected)
+    drawn = [container.lines[0] for container in plane.containers]
+    assert [line.get_marker() for line in drawn[-len(TAUS) :]] == ["o"] * len(TAUS)
+    faces = {tuple(plt.matplotlib.colors.to_rgba(line.get_markerfacecolor())) for line in drawn[-len(TAUS) :]}
+    assert faces == {(1, 1, 1, 1)} and drawn[0].get_markerfacecolor() == COLOURS["student"]
+    assert any(np.allclose(line.get_xydata(), expected) for line in plane.lines if len(line.get_xdata()) == len(TAUS))
+
+
+def test_the_control_figure_says_where_two_families_share_no_entropy(apart):
+    plane, gain = draw(apart, "control").axes
+    assert [text.get_text() for text in gain.texts] == ["in seed 0 they share no self-entropy"]
+    assert gain.get_legend() is None and not gain.lines and len(marks(plane)) == 3 * len(TAUS)
+
+
+@pytest.mark.parametrize("kind", ["with_truth", "apart"])
+@pytest.mark.parametrize("name", QUICK)
+def test_other_results_are_drawn_within_the_edges_too(name, kind, request):
+    image = pixels(draw(request.getfixturevalue(kind), name))
+    edge = np.concatenate([image[:2].ravel(), image[-2:].ravel(), image[:, :2].ravel(), image[:, -2:].ravel()])
+    assert image.std() > 10 and (edge == 255).all()
 
 
 # --------------------------------------------------------------------------------------------- command line
@@ -181,18 +254,23 @@ def settings(tmp_path) -> dict[str, str]:
 
 
 def test_drawing_needs_no_torch_and_takes_no_settings(made, tmp_path, settings):
-    """Nor what reads samples. Of the run's own folder the figure is the same."""
+    """Nor, but for the control, what reads Parquet. Of the run's own folder the figure is the same."""
+    of_table = [name for name in QUICK if name != "control"]
     code = (
         "import sys\n"
         "class Missing:\n"
+        "    names = ['torch', 'transformers', 'IPython', 'nbformat', 'pyarrow']\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name in ('torch', 'transformers', 'pyarrow', 'IPython', 'nbformat'): raise ImportError(name)\n"
+        "        if name in self.names: raise ImportError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
         "from scripts.figures import draw, embeddings, mog, precision_recall\n"
-        f"sys.argv = ['draw', *{QUICK!r}, '--results', '{made[1].directory}', '--figures', '{tmp_path}']\n"
+        f"sys.argv = ['draw', *{of_table!r}, '--results', '{made[1].directory}', '--figures', '{tmp_path}']\n"
         "draw.main()\n"
         f"sys.argv = ['draw', '--profile', 'smoke', '--out', '{tmp_path}/run']\n"
         "precision_recall.main()\n"
+        "Missing.names.remove('pyarrow')\n"
+        f"sys.argv = ['draw', 'control', '--results', '{made[1].directory}', '--figures', '{tmp_path}']\n"
+        "draw.main()\n"
     )
     (tmp_path / "run" / "results").mkdir(parents=True)
     (tmp_path / "run" / "results" / "table.csv").write_bytes((made[1].directory / "table.csv").read_bytes())

@@ -11,7 +11,7 @@ from llm.config import Experiment
 from llm.processes import UsageError
 
 
-@pytest.mark.parametrize("name", ["smoke", "cpu", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "cpu", "paper"])
 def test_every_profile_is_complete(name):
     assert set(config.load(name).to_dict()) == set(Experiment.model_fields)
 
@@ -29,6 +29,12 @@ def test_paper_profile_has_the_papers_numbers():
     assert (paper.max_length, paper.batch_size, paper.num_seeds, paper.teacher_epochs) == (512, 256, 5, 5)
     assert (paper.learning_rate, paper.adam_beta1, paper.adam_beta2, paper.max_grad_norm) == (5e-4, 0.9, 0.95, 1.0)
     assert (paper.warmup_fraction, paper.decay_fraction) == (0.01, 0.2)
+
+
+@pytest.mark.parametrize(("given", "value"), [("true", True), ("false", False)])
+def test_a_flag_says_whether_the_truth_has_students(given, value):
+    assert config.load("cpu").students_of_truth is False
+    assert config.parse("", ["--students_of_truth", given])[0].students_of_truth is value
 
 
 def test_a_flag_overrides_the_profile():
@@ -124,7 +130,7 @@ WRONG = {
     "training_dtype": ["float16"],
     "sampling_dtype": ["int8"],
     "tracker": ["notebook"],
-    "num_bootstrap": [3],
+    "students_of_truth": [1, "maybe", None],
     "batch_size": [0],
     "teacher": [{}],
     "ground_truth": [3],

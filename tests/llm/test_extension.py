@@ -17,7 +17,7 @@ from llm.scores import ScoreFiles
 from llm.store import files, locks
 
 TINY = ["--profile", "smoke", "--num_train", "90", "--num_validation", "30", "--shard_size", "20", "--batch_size", "16"]
-TINY += ["--teacher_epochs", "2", "--student_epochs", "1", "--num_bootstrap", "100"]
+TINY += ["--teacher_epochs", "2", "--student_epochs", "1"]
 BEGINNING = [*TINY, "--temperatures", "0.8", "--num_test", "30"]
 EVERYTHING = [*TINY, "--temperatures", "0.8", "1.0", "--num_seeds", "2", "--num_test", "60"]
 STEPS = {  # flags that extend the run before, and which of its test sets' files are other ones then
@@ -128,9 +128,9 @@ def test_what_truly_differs_is_refused_with_the_field_and_the_work_and_nothing_i
 def test_what_no_work_depends_on_may_differ(copy):
     run, flags = copy
     before = works_alone(run.paths.root)
-    chain_within(*flags, "--num_bootstrap", "150", "--scoring_batch_size", "7", "--save_steps", "1")
+    chain_within(*flags, "--scoring_batch_size", "7", "--save_steps", "1")
     assert works_alone(run.paths.root) == before
-    assert files.read_json(run.paths.config)["num_bootstrap"] == 150
+    assert files.read_json(run.paths.config)["scoring_batch_size"] == 7
 
 
 def test_an_entry_is_refused_beside_a_whole_run_or_its_own_part_and_not_beside_another_part(whole):

@@ -1,17 +1,19 @@
-"""log p(x), perplexity, precision, recall, entropy and KL against sums over every sequence."""
+"""log p(x) and perplexity: against transformers' own loss, and against every sequence."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 
+from llm import likelihood, processes
 from llm.distributions import Samples
 from llm.engine.next_token import NextTokenLoss
-from llm.likelihood import log_likelihood, refuse_gaps, score_tokens
-from llm.metrics import cross_entropy, perplexity
+from llm.likelihood import log_likelihood, refuse_gaps, shared_log_likelihood
+from llm.metrics import perplexity
 from llm.processes import UsageError
-from llm.randomness import Stream
-from llm.sampling import sample
 
 MAX_LENGTH = 4
 EVERYTHING = enumerate_sequences(MAX_LENGTH)
@@ -75,33 +77,6 @@ def test_the_end_of_sequence_is_scored():
     assert long - short == pytest.approx(stop, abs=1e-6)
 
 
-def test_precision_recall_entropy_and_kl_against_exact_sums(language):
-    """Estimated from samples, computed from all sequences of both models; the intervals are four times as wide."""
-    p_star, student = tiny_llama(1), tiny_llama(2)
-    log_p, log_q = (exact_log_probabilities(model, EVERYTHING) for model in (p_star, student))
-    p, q = np.exp(log_p), np.exp(log_q)
-    tokens = np.array([len(sequence) - 1 for sequence in EVERYTHING])
-    exact = {
-        "precision": (q, log_p, -(q * log_q).sum(), (q * (log_q - log_p)).sum()),
-        "recall": (p, log_q, -(p * log_p).sum(), (p * (log_p - log_q)).sum()),
-    }
-    for name, source, scorer in (("precision", student, p_star), ("recall", p_star, student)):
-        arguments = dict(temperature=1.0, max_length=MAX_LENGTH, batch_size=20_000)
-        samples = sample(source, language, range(20_000), stream=Stream.of(name), **arguments)
-        log_scorer = log_likelihood(scorer, samples, 2000)
-        found = cross_entropy(log_scorer, samples.log_prob, samples.num_scored, 1000, 0)
-        weight, log_other, entropy, kl = exact[name]
-        truth = np.array([(weight * log_other).sum(), entropy, kl])
-        assert truth[0] == pytest.approx(-entropy - kl)
-        for unit, count in (("sequence", 1.0), ("token", (weight * tokens).sum())):
-            terms = found[unit]
-            for estimate, value in zip((terms.log_likelihood, terms.entropy, terms.kl), truth / count, strict=True):
-                assert abs(estimate.value - value) < 2 * (estimate.high - estimate.low)
-                assert estimate.low < estimate.value < estimate.high
-                assert estimate.high - estimate.low < 0.1
-            assert terms.log_likelihood.value == pytest.approx(-terms.entropy.value - terms.kl.value, abs=1e-9)
-
-
 def test_a_uniform_model_has_the_vocabulary_as_perplexity():
     model = tiny_llama(1, vocab_size=50)
     with torch.no_grad():
@@ -120,18 +95,25 @@ def test_scores_at_a_temperature_are_those_of_the_distribution(temperature):
     assert np.exp(found).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_embeddings_are_means_over_the_generated_ids_of_the_last_hidden_state():
-    model, sequences = tiny_llama(3), [(0, 1, 1), (0, 0, 1, 2), (0, 2), (0, 1, 1, 1, 1)]
-    samples = Samples.of(sequences, [1, 2, 1, 1], np.zeros(4))
-    for batch_size in (1, 3):
-        _, found = score_tokens(model, samples, batch_size, num_embedded=3)
-        assert found.shape == (3, 16) and found.dtype == np.float32
-        for row, (sequence, given) in enumerate(zip(sequences[:3], (1, 2, 1), strict=True)):
-            with torch.no_grad():
-                hidden = model.model(input_ids=torch.tensor([sequence])).last_hidden_state[0, given:]
-            np.testing.assert_allclose(found[row], hidden.mean(0).numpy(), atol=1e-5)
-    assert score_tokens(model, samples, 2)[1] is None
-    assert not model.base_model._forward_hooks
+@pytest.mark.parametrize("num_processes", [1, 3, 12])
+def test_what_several_processes_score_is_in_the_order_of_the_sequences(num_processes, monkeypatch):
+    """Each has every so-manieth sequence, and a bar of its own tokens; of twelve, four have none."""
+    model, samples = tiny_llama(3, vocab_size=50), mixed_samples()
+    parts, totals, told = [], [], []
+
+    @contextmanager
+    def bar_of(total):
+        totals.append(total)
+        yield SimpleNamespace(update=told.append)
+
+    monkeypatch.setattr(likelihood, "gathered", lambda rows, found: parts.append((rows, found)) or parts)
+    for index in range(num_processes):
+        mine = SimpleNamespace(process_index=index, num_processes=num_processes)
+        monkeypatch.setattr(processes, "state", lambda mine=mine: mine)
+        found = shared_log_likelihood(model, samples, 3, bar_of)
+    np.testing.assert_allclose(found, log_likelihood(model, samples, 3), rtol=1e-6)
+    assert sorted(np.concatenate([rows for rows, _ in parts])) == list(range(8))
+    assert sum(totals) == sum(told) == samples.num_scored.sum() and len(totals) == num_processes
 
 
 def test_a_score_that_is_not_finite_is_refused_by_model_sequence_and_id():

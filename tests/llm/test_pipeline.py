@@ -3,13 +3,13 @@
 import pytest
 
 from llm.config import Experiment
-from llm.distributions import Distribution, SampleSet
+from llm.distributions import Distribution, SampleSet, tau_name
 from llm.pipeline import SCRIPTS, TRUTH, evaluated, models, training_set, works
 from llm.store.paths import Paths
 
 # What a run may be repeated with: it decides how much is done, how fast, or what is computed anew each time.
-OF_NO_WORK = {"temperatures", "num_seeds", "num_bootstrap", "save_steps", "micro_batch_size", "gradient_checkpointing"}
-OF_NO_WORK |= {"torch_compile", "sampling_batch_size", "scoring_batch_size", "tracker"}
+OF_NO_WORK = {"temperatures", "num_seeds", "students_of_truth", "save_steps", "micro_batch_size", "torch_compile"}
+OF_NO_WORK |= {"gradient_checkpointing", "sampling_batch_size", "scoring_batch_size", "tracker"}
 
 
 def test_each_model_learns_from_its_own_set(smoke):
@@ -18,6 +18,20 @@ def test_each_model_learns_from_its_own_set(smoke):
     assert found["teacher"] == found["student_direct"] == of_truth
     assert found["student_tau0.875"] == SampleSet(Distribution("teacher", 1, 0.875), "train", smoke.num_train)
     assert len(found) == 2 + len(smoke.temperatures)
+
+
+def test_students_of_the_truth_learn_from_second_samples_of_it(smoke):
+    """At tau = 1 too, where these are another D; and as many sequences. The others learn from what they did."""
+    also = smoke.with_values(students_of_truth=True)
+    before = {model.model: training_set(model, smoke) for model in models(smoke, 1)}
+    found = {model.model: training_set(model, also) for model in models(also, 1)}
+    added = {f"student_truth_{tau_name(tau)}": tau for tau in smoke.temperatures}
+    assert list(found) == [*before, *added] and before.items() <= found.items()
+    for name, tau in added.items():
+        assert found[name] == SampleSet(TRUTH.at(tau), "second", smoke.num_train)
+        assert found[name].path.as_posix() == f"ground_truth/{tau_name(tau)}/second"
+        assert Distribution(name, 1).role == "student"
+    assert found["student_truth_tau1.00"] != found["student_direct"]
 
 
 def test_there_is_each_work_once(smoke):
@@ -35,9 +49,10 @@ def test_there_is_each_work_once(smoke):
     }
 
 
-def test_nothing_comes_before_what_it_comes_from(smoke):
+@pytest.mark.parametrize("of_truth", [False, True])
+def test_nothing_comes_before_what_it_comes_from(smoke, of_truth):
     """Scripts in their order; within run_train.sh the stages see to it."""
-    found = works(smoke)
+    found = works(smoke.with_values(students_of_truth=of_truth))
     assert [SCRIPTS.index(work.script) for work in found] == sorted(SCRIPTS.index(work.script) for work in found)
     drawn = {work.data: SCRIPTS.index(work.script) for work in found if work.kind == "sample"}
     selected = {work.by: SCRIPTS.index(work.script) for work in found if work.kind == "select"}
@@ -55,8 +70,40 @@ def test_what_is_evaluated_is_every_model_and_the_controls(smoke):
     assert found[8:] == [Distribution(name, seed, 0.8) for seed in (0, 1) for name in names[:2]]
 
 
-@pytest.mark.parametrize("change", [{"temperatures": [0.5, 0.8, 0.875, 0.95, 1.0]}, {"num_seeds": 3}])
-def test_more_temperatures_or_seeds_add_works_and_change_no_other(smoke, change):
+def test_students_of_the_truth_are_other_works(smoke):
+    """Their sets are of p* alone, drawn once for all seeds; each is trained, selected, sampled and scored as others."""
+    values = dict(num_seeds=2, temperatures=[0.8, 1.0])
+    before = set(works(smoke.with_values(**values)))
+    also = smoke.with_values(students_of_truth=True, **values)
+    added = [work for work in works(also) if work not in before]
+    names = [f"student_truth_tau{tau} seed {seed}" for seed in (0, 1) for tau in ("0.80", "1.00")]
+    sets = [f"ground_truth/tau{tau}/second" for tau in ("0.80", "1.00")]
+    paths = [f"student_truth_tau{tau}/tau1.00/seed{seed}/test" for seed in (0, 1) for tau in ("0.80", "1.00")]
+    test, validation = "ground_truth/tau1.00/test", "ground_truth/tau1.00/validation"
+    wanted = {"run_generate_data.sh": [f"sample {each}" for each in sets]}
+    wanted["run_train.sh"] = [f"train {name} on {each}" for name, each in zip(names, 2 * sets, strict=True)]
+    wanted["run_eval_perplexity.sh"] = [f"select {name} on {validation}" for name in names]
+    wanted["run_eval_precision_and_recall.sh"] = [
+        told
+        for name, path in zip(names, paths, strict=True)
+        for told in (
+            f"sample {path}",
+            f"score {name} on {path}",
+            f"score {name} on {test}",
+            f"score ground_truth on {path}",
+        )
+    ]
+    assert {script: [str(work) for work in added if work.script == script] for script in SCRIPTS} == wanted
+    assert all(work.grows_with == "num_train" for work in added[:2])
+    assert {"num_train", "max_length", "shard_size"} <= set(added[0].fields) and "num_test" not in added[0].fields
+    student = next(work for work in added if work.kind == "train")
+    assert {"student", "student_epochs"} <= set(student.fields) and not {"teacher"} & set(student.fields)
+
+
+@pytest.mark.parametrize(
+    "change", [{"temperatures": [0.5, 0.8, 0.875, 0.95, 1.0]}, {"num_seeds": 3}, {"students_of_truth": True}]
+)
+def test_more_temperatures_seeds_or_students_add_works_and_change_no_other(smoke, change):
     before, after = works(smoke), works(smoke.with_values(**change))
     assert set(before) < set(after)
     assert [work for work in after if work in set(before)] == before

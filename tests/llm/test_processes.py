@@ -1,13 +1,14 @@
-"""How a process ends, and how a signal reaches it between two steps."""
+"""How a process ends, how a signal reaches it between two steps, and how many threads it takes."""
 
 import os
 import signal
 import sys
 
 import pytest
+import torch
 from conftest import run
 
-from llm.processes import stopping_between_steps
+from llm.processes import stopping_between_steps, use_idle_threads
 
 ENTRY = """
 import os, signal, sys
@@ -72,3 +73,19 @@ def test_a_signal_between_steps_is_noted_and_the_handlers_come_back():
         os.kill(os.getpid(), signal.SIGINT)
         assert stopped() == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("side_by_side", "num_works", "threads"),
+    [("4", 1, 12), ("4", 2, 6), ("4", 3, 4), ("4", 4, 3), ("4", 9, 3), ("4", 0, 3), ("1", 1, 3), (None, 1, 3)],
+)
+def test_a_part_takes_the_threads_of_those_that_have_no_work(side_by_side, num_works, threads, monkeypatch):
+    """Of three threads each; alone, or where there are works enough, it keeps its own."""
+    now = [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda num: now.__setitem__(0, num))
+    monkeypatch.delenv("SIDE_BY_SIDE", raising=False)
+    if side_by_side is not None:
+        monkeypatch.setenv("SIDE_BY_SIDE", side_by_side)
+    use_idle_threads(num_works)
+    assert now == [threads]

@@ -51,13 +51,8 @@ def test_another_value_of_what_a_work_depends_on_is_refused_by_both_names(finish
         {"num_seeds": 1},
         {"num_seeds": 5},
         {"num_test": 301},
-        {
-            "num_bootstrap": 100,
-            "scoring_batch_size": 7,
-            "save_steps": 1,
-            "sampling_batch_size": 3,
-            "micro_batch_size": 2,
-        },
+        {"students_of_truth": True},
+        {"scoring_batch_size": 7, "save_steps": 1, "sampling_batch_size": 3, "micro_batch_size": 2},
         {"tracker": "wandb", "torch_compile": True, "gradient_checkpointing": True},
     ],
 )
@@ -71,6 +66,21 @@ def test_what_adds_works_or_changes_none_is_gone_on_with_and_remembered(finished
     assert kept["num_seeds"] == max(2, now.experiment.num_seeds)
     others = kept.keys() - {"temperatures", "num_seeds"}
     assert all(kept[field] == now.experiment.to_dict()[field] for field in others)
+
+
+def test_students_of_the_truth_that_are_there_are_remembered(finished):
+    """Where they were asked for once, also when they are not again; and a run with them goes on without."""
+    assert files.read_json(finished.paths.config)["students_of_truth"] is False
+    also = with_values(finished, students_of_truth=True)
+    also.keep_settings()
+    for run in (also, finished, with_values(finished, num_seeds=1)):
+        run.refuse_other_settings()
+        run.keep_settings()
+        assert files.read_json(run.paths.config)["students_of_truth"] is True
+    for work in works(also.experiment):
+        work.path(also.paths).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(UsageError, match="num_train: 2000 there, 2001 here, which train teacher seed 0 on"):
+        with_values(also, num_train=2001).refuse_other_settings()
 
 
 def test_what_no_work_was_made_with_yet_may_change(smoke, tmp_path):

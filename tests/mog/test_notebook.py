@@ -170,6 +170,22 @@ def test_sharpening_is_not_the_mechanism(results):
     assert control["precision"]["median"] > 3
 
 
+def test_the_control_wins_where_the_teacher_is_a_little_selective(results):
+    distilled, shrunk = results["control"]["distilled"], results["control"]["shrunk"]
+    order = np.argsort(shrunk["recall"])
+    at_that_recall = np.interp(
+        distilled["recall"], np.array(shrunk["recall"])[order], np.array(shrunk["precision"])[order]
+    )
+    wins = np.array(distilled["precision"]) > at_that_recall
+    (first,) = np.flatnonzero(np.diff(wins.astype(int)) == 1)  # once, and for good
+    before, after = distilled["beta"][first], distilled["beta"][first + 1]
+    assert not wins[0] and wins[-1]
+    notebook = json.loads((REPOSITORY / "MoG" / "KD_MoG.ipynb").read_text())
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert rf"up to $\beta = {before:.1f}$, and the distilled one from $\beta = {after:.0f}$ on" in text
+    assert f"up to β = {before:.1f}" in (REPOSITORY / "MoG" / "README.md").read_text()
+
+
 def test_densities_are_those_of_scipy(namespace):
     mixture = namespace["p_teacher"]
     x = np.random.default_rng(0).normal(size=(50, 2))

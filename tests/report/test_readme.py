@@ -1,7 +1,9 @@
 """The README's tables and sentences are those of the committed results."""
 
 from llm.config import REPOSITORY
+from llm.intervals import Estimate
 from llm.table import table_over_seeds
+from scripts.analysis.advantage import advantages, distilled, sampled
 from scripts.analysis.claims import claims
 from scripts.analysis.results import COMMITTED, Results
 
@@ -13,6 +15,23 @@ def test_readme_and_its_tables_are_of_the_committed_result():
     assert table_over_seeds(RESULTS.table) in README
     assert all(f"| {claim.title} | {claim.verdict} |" in README for claim in claims(RESULTS))
     assert all((REPOSITORY / "figs" / name).is_file() for name in ("precision_recall.png", "overview.png"))
+
+
+def told(estimate: Estimate, text: str) -> bool:
+    """Whether a text has an estimate with its interval, to two decimals: as it is, or how much less it is."""
+    words = " ".join(text.replace("*", "").split())
+    return any(f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" in words for e in (estimate, -estimate))
+
+
+def test_an_estimate_is_told_as_it_is_or_as_how_much_less():
+    estimate = Estimate(-0.081, -0.119, -0.042)
+    assert told(estimate, "it is -0.08 [-0.12, -0.04]") and told(estimate, "has 0.08\n[0.04, 0.12] *less*")
+    assert not told(estimate, "0.08 [0.04, 0.13]") and not told(Estimate(0.1, 0.05, 0.15), "0.10 [0.05, 0.16]")
+
+
+def test_the_readme_tells_the_advantage_over_the_control():
+    for quantity, estimate in advantages(RESULTS, distilled(RESULTS), sampled(RESULTS)).items():
+        assert told(estimate, README), f"{quantity} {estimate}"
 
 
 def test_the_readme_says_what_each_deviation_from_the_released_code_is_worth():

@@ -11,9 +11,10 @@ import pytest
 from conftest import entry, run
 from PIL import Image
 
-from llm.metrics import Estimate
+from llm.intervals import Estimate
 from llm.processes import UsageError
-from scripts.analysis.claims import claims
+from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
+from scripts.analysis.claims import RULE, TESTS, claims
 from scripts.analysis.results import Results
 from scripts.report import tables
 from scripts.report.__main__ import write
@@ -32,19 +33,58 @@ def test_a_sentence_states_only_a_direction_that_is_separated():
     assert relation(Estimate(-0.5, -0.9, 0.1)) == "not separated (difference -0.500 [-0.900, 0.100])"
 
 
-def test_rank_correlation_over_students(tmp_path):
-    """Metric 1, 2, 3, 4 against 1, 3, 2, 4: rho = 1 - 6 * 2 / (4 * 15) = 0.8."""
-    rows = [made_up.row("teacher", 0, "training_set_entropy", 1.0, temperature=tau) for tau in made_up.TAUS[:3]]
-    for model, ours, theirs in zip(made_up.STUDENTS, (1, 2, 3, 4), (1, 3, 2, 4), strict=False):
-        rows += [made_up.row(model, 0, "knn_density", ours, "ratio"), made_up.row(model, 0, "precision", theirs)]
-    assert tables.rank_correlation(made_up.table(tmp_path, rows), "density") == pytest.approx(0.8)
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(42.4, "42 s"), (90, "2 min"), (4321, "1 h 12 min"), (7199, "2 h 0 min")]
 )
 def test_durations(seconds, text):
     assert tables.duration(seconds) == text
+
+
+# ------------------------------------------------------------------------- the advantage at equal self-entropy
+
+HEADER = ["", "precision", "recall", "95 % interval", "could tell apart in precision", "could tell apart in recall"]
+ROWS = (
+    "distilled minus the direct student sampled",
+    "students of p* minus the direct student sampled",
+    "distilled minus students of p*",
+)
+OVER = {
+    1: "over 60 sequences, of this training",
+    3: "precision over 3 seeds; recall over 3 seeds and the 60 test sequences that they share",
+}
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_the_advantage_of_each_pair_of_families_has_a_row(num_seeds, tmp_path):
+    results = made_up.write(tmp_path, num_seeds, students_of_truth=True)
+    text, table = tables.at_equal_entropy(results)
+    assert list(table.header) == HEADER and [row[0] for row in table.rows] == list(ROWS)
+    ours, control, truths = distilled(results), sampled(results), of_truth(results)
+    for row, pair in zip(table.rows, ((ours, control), (truths, control), (ours, truths)), strict=True):
+        found = advantages(results, *pair)
+        assert row[1:4] == [found["precision"], found["recall"], OVER[num_seeds]]
+        assert row[4:] == [f"{each.detectable:.3f}" for each in found.values()]
+    assert "second samples of p* itself at τ" in text and "without a teacher's error" in text
+    assert "the price of the second fit" in text and "probability 0.8" in text
+
+
+def test_without_students_of_truth_there_is_one_row_and_no_word_of_them(tmp_path):
+    text, table = tables.at_equal_entropy(made_up.write(tmp_path, 3))
+    assert [row[0] for row in table.rows] == [ROWS[0]] and "second" not in text
+
+
+def test_families_that_share_no_self_entropy_have_a_row_of_words(tmp_path):
+    """Distilled students and those of p* are less sharp than the direct one, and share entropies with each other."""
+    results = made_up.write(tmp_path, 2, -1.0, students_of_truth=True)
+    frame = results.sequences.frame
+    table = tables.at_equal_entropy(results)[1]
+    apart = "in seed 0 they share no self-entropy"
+    assert [row[1:3] == [apart, apart] for row in table.rows] == [True, True, False]
+    assert table.rows[0][3:] == ["", "", ""] and isinstance(table.rows[2][1], Estimate)
+    other = frame["model"].isin(made_up.OF_TRUTH) & (frame["seed"] == 1)  # in one seed of two is enough
+    made_up.write_sequences(tmp_path, frame[~other], frame[other].assign(log_model=-99.0, expected_log_model=-99.0))
+    rows = tables.at_equal_entropy(Results(tmp_path))[1].rows
+    assert rows[2][1:3] == ["in seed 1 they share no self-entropy"] * 2
 
 
 # --------------------------------------------------------------------------------------------- the pages
@@ -96,7 +136,7 @@ def test_the_pages_hold_every_claim_and_every_figure(made):
     out = written(made)
     page, markdown = Page((out / "report.html").read_text()), (out / "report.md").read_text()
     found = claims(Results(made / "results"))
-    assert len(found) == 8
+    assert len(found) == 8 and RULE in page.text and TESTS in page.text
     for k, claim in enumerate(found, 1):
         assert f"{k}. {claim.title}" in page.text and f"Claim {k}, {claim.verdict}" in page.text
         assert f"### {k}. Language" in markdown or f"### {k}. Mixture" in markdown
@@ -144,13 +184,25 @@ def test_any_number_of_seeds_has_a_report(made, num_seeds):
     (made / "results" / "released.csv").unlink()
     text = Page((written(made) / "report.html").read_text()).text
     assert ("Over seeds" in text) == (num_seeds > 1)
-    assert ("one seed, 95 % intervals within its run" in text) == (num_seeds == 1)
+    assert ("one seed, 95 % intervals over 60 sequences, of this training" in text) == (num_seeds == 1)
+    assert ("over 2 seeds and the 60 test sequences that they share" in text) == (num_seeds == 2)
+    assert "in seed 0 they share no self-entropy" in text
     assert "Deviations" not in text
+
+
+def test_students_of_truth_have_their_rows(made):
+    results = made_up.write(made / "results", 2, students_of_truth=True)
+    markdown = (written(made) / "report.md").read_text()
+    for name in made_up.OF_TRUTH:
+        assert f"| {name} | {results.mean('precision', name)} | {results.mean('recall', name)} |" in markdown
+        assert f"| {name} | 1 | 2 | {results.series('precision', name).by_seed[1]} |" in markdown
+        assert f"**{name}, seed 0**" in markdown
+    assert all(f"| {what.replace('*', chr(92) + '*')} | " in markdown for what in ROWS)
 
 
 def test_the_numbers_of_the_table_are_on_the_page(made):
     markdown, results = (written(made) / "report.md").read_text(), Results(made / "results")
-    recall = results.series("recall", "student_tau0.80")[1]
+    recall = results.series("recall", "student_tau0.80").by_seed[1]
     assert re.search(rf"^\| student_tau0\.80 \| 1 \| 2 \| .* \| {re.escape(str(recall))} \|", markdown, re.MULTILINE)
     assert f"| student_direct | 0.8 | {results.mean('precision', 'student_direct', 0.8)} |" in markdown
     assert "| D1 | the end is never learnt | recall | -4.100 [-4.120, -4.080] | -4.200 [-4.220, -4.180] |" in markdown
@@ -187,12 +239,17 @@ def test_what_is_not_whole_is_named(made):
     (made / "results" / "texts.json").unlink()
     with pytest.raises(UsageError, match=r"no .*texts.json: run python -m scripts.analysis.gather"):
         written(made)
+    results = Results(made / "results")
+    table, model = results.table, "student_tau0.80"
+    lacks = (table["quantity"] == "repetition_4") & (table["model"] == model)
+    made_up.table(results.directory, table[~lacks].to_dict("records"))
+    with pytest.raises(UsageError, match=r"has no repetition_4 of student_tau0\.80"):
+        written(made)
     (made / "results" / "provenance.json").write_text("{}")
     with pytest.raises(UsageError, match="has no 'experiment'"):
         written(made)
-    results = Results(made / "results")
-    made_up.table(results.directory, results.table[results.table["quantity"] != "knn_recall"].to_dict("records"))
-    with pytest.raises(UsageError, match=r"has no knn_recall of student_tau0\.80"):
+    (made / "results" / "sequences.parquet").unlink()
+    with pytest.raises(UsageError, match=r"no .*sequences.parquet: run python -m scripts.analysis.gather"):
         written(made)
 
 
@@ -207,7 +264,7 @@ def test_it_needs_no_torch(made):
         "import sys; from importlib.abc import MetaPathFinder\n"
         "class Without(MetaPathFinder):\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name in ('torch', 'transformers', 'pyarrow'):\n"
+        "        if name in ('torch', 'transformers'):\n"
         "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Without())\n"
         "from scripts.report import __main__ as report\n"

@@ -1,0 +1,63 @@
+"""By what factor the exact next-token expectations lower the variance of each estimate, on a run's own sequences.
+
+    python -m scripts.evidence.factors
+    python -m scripts.evidence.factors --results runs/cpu/results
+
+Of every model at temperature 1 and every seed, the variance over sequences of the plain estimate per token over that of
+the exact one, and over that of the regression. Prints the median over models and seeds with its range. Needs no torch.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llm import config
+from llm.distributions import GROUND_TRUTH
+from llm.metrics import QUANTITIES, mean_ratio
+from llm.processes import run_entry, say
+from llm.sequences import TERMS, Sequences
+from scripts.analysis.results import COMMITTED, Results
+
+
+def factors(sequences: Sequences) -> pd.DataFrame:
+    """Return a row for each quantity, model and seed: the variances' ratios "exact" and "regression"."""
+    rows = []
+    for distribution in sequences.distributions():
+        if distribution.model == GROUND_TRUTH or distribution.temperature != 1:
+            continue
+        for quantity in QUANTITIES:
+            drawn_from, term = TERMS[quantity]
+            each = sequences.scored(distribution, drawn_from)
+            signs = {"log_likelihood": (0, 1), "entropy": (-1, 0), "kl": (1, -1)}[term]  # of log q, of log p
+            plain, exact = (
+                mean_ratio(signs[0] * log_q + signs[1] * log_p, each.num_scored).estimate.error ** 2
+                for log_q, log_p in ((each.log_q, each.log_p), (each.expected_log_q, each.expected_log_p))
+            )
+            ours = sequences.estimate(quantity, distribution).estimate.error ** 2
+            row = {"quantity": quantity, "model": distribution.model, "seed": distribution.seed}
+            rows.append(row | {"exact": plain / exact, "regression": plain / ours})
+    return pd.DataFrame(rows)
+
+
+def table(found: pd.DataFrame) -> str:
+    """Return the medians and ranges over models and seeds in Markdown, a row a quantity."""
+    lines = ["| variance of the plain estimate over that of | exact | regression |", "|---|---|---|"]
+    for quantity, title in QUANTITIES.items():
+        rows = found[found["quantity"] == quantity]
+        cells = [
+            f"{np.median(rows[way]):.1f} ({rows[way].min():.1f} to {rows[way].max():.1f})"
+            for way in ("exact", "regression")
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    command = config.parser(__doc__)
+    command.add_argument("--results", type=Path, default=COMMITTED, help="a folder of results (default: figs/results)")
+    say(table(factors(Results(command.parse_args().results).sequences)))
+
+
+if __name__ == "__main__":
+    run_entry(main)
