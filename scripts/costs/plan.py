@@ -21,7 +21,7 @@ import pandas as pd
 from llm import config
 from llm.config import Experiment
 from llm.distributions import ROLES, Distribution
-from llm.pipeline import SCRIPTS, TRAIN, Work, works
+from llm.pipeline import SCRIPTS, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, run_entry
 from llm.store import files
 from llm.store.paths import Paths
@@ -56,6 +56,7 @@ def priced(experiment: Experiment, paths: Paths, length: float | None = None) ->
         kind, role, number = PRICED_AS[work.kind], work.by.role, work.epochs * work.data.num_sequences
         model, mean = geometry(role, experiment, paths), length or mean_length(work, paths) or longest(experiment)
         row = {"script": work.script, "kind": kind, "role": role, "sequences": number, "length": mean}
+        row["in_pass"] = work.kind == "score" and work.by != TRUTH  # of p*, which is what the run's timings name
         row |= {
             "tokens": number * mean,
             "disk": 0,
@@ -134,9 +135,11 @@ def timings(paths: Paths) -> pd.DataFrame:
 def compare(experiment: Experiment, paths: Paths, measured: dict | None) -> str:
     """Return planned beside measured for each kind of work with each role's models: tokens, bytes, seconds.
 
+    Scores of test sets by the other models are made in p*'s pass, which is planned and measured as one.
     measured: what `calibrate` returns; None leaves the planned seconds out.
     """
     rows = priced(experiment, paths, measured["mean_length"] if measured else longest(experiment))
+    rows = rows[~rows["in_pass"]]
     sums = rows.groupby(["kind", "role"], sort=False)[["tokens", "disk", "disk_taken"]].sum()
     sums = sums.join(timings(paths)).fillna(0).reset_index()
     titles = sums["kind"] + " " + sums["role"]

@@ -4,8 +4,8 @@
     python -m scripts.evidence.coverage --repetitions 200 --results /tmp/results
 
 What S seeds are measured at on the same n = 200 sequences is simulated: a normal deviation of each seed, the mean over
-sequences of one that all seeds share, and the mean of one of each seed and sequence alone. The interval that the results
-have (crossed: llm.intervals.crossed_estimate) stands beside Student's t over seeds, which takes these for independent.
+sequences of one that all seeds share, and the mean of one of each seed and sequence alone. The results' own interval
+(crossed: llm.intervals.crossed_estimate) stands beside Student's t over seeds, which takes these for independent.
 Widths are half of the interval's, over the true standard error of the mean. Writes coverage.csv and prints it. Half a
 minute; needs no torch.
 """

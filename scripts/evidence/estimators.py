@@ -3,11 +3,11 @@
     python -m scripts.evidence.estimators
     python -m scripts.evidence.estimators --repetitions 200 --results /tmp/results
 
-A chain has 30 ids and an end, and at most 24 steps; p*'s logits are random, and the student's are p*'s with noise. Since
-only the last id matters, the mean over all 30 ** 24 sequences is a sum over steps. In one setting 2 of 3 sequences of p*
-end by themselves, in the other 1 of 100: there most sets of 100 have none that does. Of each repetition's sequences come
-the plain, the exact and the regression's estimate per token (llm/metrics.py), each with its nominal 95 % interval; that of
-the first two is of a ratio of sums. Writes estimators.csv and prints it. Half a minute; needs no torch.
+A chain has 30 ids and an end, and at most 24 steps; p*'s logits are random, and the student's are p*'s with noise.
+Only the last id matters, so the mean over all 30 ** 24 sequences is a sum over steps. In one setting 3 of 4 sequences
+of p* end by themselves, in the other 3 of 1,000: there most sets of 100 have none that does. Of each repetition's
+sequences come the plain, the exact and the regression's estimate per token (llm/metrics.py), each with its 95 %
+interval; that of the first two is of a ratio of sums. Writes estimators.csv and prints it. A minute; needs no torch.
 """
 
 from dataclasses import dataclass

@@ -400,6 +400,7 @@ def test_the_difference_of_two_estimates_is_that_of_their_parts():
     found = FIRST[1] - SECOND[1]
     assert (found.value, found.plain, found.exact, found.rank) == (2.5, 2.5, 2.5, 2)
     assert found.residuals.tolist() == [2, -1, 0, -1]
+    assert (SECOND[1] - FIRST[1]).rank == 2
 
 
 def test_without_a_seed_that_has_both_there_is_no_difference():
