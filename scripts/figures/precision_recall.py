@@ -44,7 +44,7 @@ def draw(results: Results):
     axes.margins(0.12)
     handles, names = axes.get_legend_handles_labels()
     unique = dict(zip(names, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), loc="best")
+    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize=8)
     return figure
 
 

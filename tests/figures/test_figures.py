@@ -115,12 +115,13 @@ def test_precision_recall_names_every_tau(made):
 
 
 def test_the_control_is_a_dotted_line_to_the_direct_student(made):
-    plane = draw(made[3], "precision_recall").axes[0]
+    figure = draw(made[3], "precision_recall")
+    plane = figure.axes[0]
     (dotted,) = (line for line in plane.lines if line.get_linestyle() == ":")
     expected = [[made[3].mean(name, DIRECT, tau).value for name in ("recall", "precision")] for tau in TAUS]
     np.testing.assert_allclose(dotted.get_xydata(), expected)
     assert dotted.get_label() == r"control: the direct student, sampled at $\tau$" and dotted.get_zorder() < 2
-    named = {text.get_text() for text in plane.get_legend().get_texts()}
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
     assert named == {
         "teacher $p'$",
         "student $p''$, direct on $D$",
