@@ -86,7 +86,7 @@ def other_teacher(
         say(f"training {OURS} in {kept.paths.root}")
         train(kept, work, model, samples)
     eval_perplexity.complete(kept, [work_of(kept, "select")])
-    evaluate(kept, [OURS])
+    evaluate(kept, [TRUTH, OURS])  # p*, whose own scores of its test set recall is set against
     return teacher_of(kept)
 
 

@@ -129,7 +129,7 @@ def test_a_second_run_reads_what_is_kept(measured, tmp_path):
     again = measure(root)
     assert contents(root) == before
     assert all(f"complete: {name}" in again for name in (*TRAINED, "padding_scored", "selected_on_test"))
-    assert "training" not in again and again.split("\n\n")[-1] == printed.split("\n\n")[-1]
+    assert "training teacher" not in again and again.split("\n\n")[-1] == printed.split("\n\n")[-1]
 
     copy = shutil.copytree(root, tmp_path / "copy")  # stopped after the training: the teacher is not trained again
     shutil.rmtree(copy / "released/end_of_sequence_dropped/results")
