@@ -134,7 +134,7 @@ def test_a_second_run_reads_what_is_kept(measured, tmp_path):
     copy = shutil.copytree(root, tmp_path / "copy")  # stopped after the training: the teacher is not trained again
     shutil.rmtree(copy / "released/end_of_sequence_dropped/results")
     shutil.rmtree(copy / "released/end_of_sequence_dropped/scores")
-    assert "training" not in measure(copy)
+    assert "training teacher" not in measure(copy)
     assert rows(copy).equals(rows(root))
 
 
