@@ -67,6 +67,7 @@ def places_of(samples: Samples) -> list[np.ndarray]:
 
 
 def sequence_sums(tokens: np.ndarray, num_scored: np.ndarray) -> np.ndarray:
+    """Return [n] float64, the sums of values [tokens] of sequences with num_scored [n] each."""
     return np.bincount(np.repeat(np.arange(len(num_scored)), num_scored), tokens, minlength=len(num_scored))
 
 

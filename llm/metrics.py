@@ -59,6 +59,15 @@ class Scored:
     expected_ended: np.ndarray
 
     @cached_property
+    def terms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """{term of the cross-entropy: its plain and its exact sum of each sequence, [n] both}."""
+        return {
+            "log_likelihood": (self.log_p, self.expected_log_p),
+            "entropy": (-self.log_q, -self.expected_log_q),
+            "kl": (self.log_q - self.log_p, self.expected_log_q - self.expected_log_p),
+        }
+
+    @cached_property
     def martingales(self) -> np.ndarray:
         """[n, 3]: of log p, of log q and of the end of sequence; the mean of each is 0."""
         found = (self.log_p - self.expected_log_p, self.log_q - self.expected_log_q, self.ended - self.expected_ended)
@@ -136,13 +145,8 @@ def cross_entropy(scored: Scored, per_token: bool = True) -> CrossEntropy:
 
     Precision is this with q = p'' and p = p*; recall with q = p* and p = p''. All regress on the same martingales.
     """
-    terms = (
-        (scored.log_p, scored.expected_log_p),
-        (-scored.log_q, -scored.expected_log_q),
-        (scored.log_q - scored.log_p, scored.expected_log_q - scored.expected_log_p),
-    )
     counts = scored.num_scored if per_token else np.ones_like(scored.num_scored)
-    return CrossEntropy(*(regression(*term, counts, scored.martingales) for term in terms))
+    return CrossEntropy(**{name: regression(*sums, counts, scored.martingales) for name, sums in scored.terms.items()})
 
 
 def over_seeds(quantity: str, of_seeds: list[SequenceEstimate]) -> Estimate:

@@ -77,7 +77,7 @@ class Work:
     @property
     def grows_with(self) -> str | None:
         """The field that may become larger: a set keeps the sequences it has, and the others are added."""
-        return SPLITS.get(self.data.split, "num_train") if self.kind == "sample" else None
+        return {**SPLITS, SECOND: "num_train"}[self.data.split] if self.kind == "sample" else None
 
     def path(self, paths: Paths) -> Path:
         """Return what it makes: a directory, or the file of a selection."""

@@ -26,11 +26,11 @@ from llm.metrics import QUANTITIES, SequenceEstimate, mean_ratio, over, over_see
 from llm.pipeline import TRUTH
 from llm.repetition import DISTINCT, REPETITION, distinct, repetition
 from llm.run import Run
-from llm.sequences import OWN, SHARED, Sequences, as_bytes, read_sequences
+from llm.sequences import FROM_MODEL, FROM_TRUTH, Sequences, as_bytes, read_sequences
 from llm.store import files
 from llm.table import COLUMNS, PER_SEQUENCE, PER_TOKEN, read_table, table_of_seeds, table_over_seeds
 
-STUDENT_T = "over the sequences that reach this position"
+REACHING = "over the sequences that reach this position"
 NUM_SHOWN = 3  # texts of highest and of lowest likelihood
 PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "umap-learn", "matplotlib")
 
@@ -62,16 +62,16 @@ class Evaluated:
 
     def sequences(self) -> Iterator[pd.DataFrame]:
         """Yield the rows of sequences.parquet: of its own samples, and of p*'s test samples."""
-        sides = {SHARED: (self.test.samples, self.of_truth, self.test.own)}
+        sides = {FROM_TRUTH: (self.test.samples, self.of_truth, self.test.own)}
         if self.distribution != TRUTH:
-            sides = {OWN: (self.samples, self.own, self.by_truth)} | sides
-        for drawn_from, (samples, by_model, by_truth) in sides.items():
+            sides = {FROM_MODEL: (self.samples, self.own, self.by_truth)} | sides
+        for source, (samples, by_model, by_truth) in sides.items():
             yield pd.DataFrame(
                 {
                     "model": self.distribution.model,
                     "seed": self.distribution.seed,
                     "temperature": self.distribution.temperature,
-                    "drawn_from": drawn_from,
+                    "drawn_from": source,
                     "num_scored": samples.num_scored,
                     "log_model": by_model.log_prob,
                     "expected_log_model": by_model.expected,
@@ -100,7 +100,7 @@ class Evaluated:
         """Yield precision and recall at each position: means of the exact expectations, which vary less."""
         for quantity, found in (("precision", self.by_truth), ("recall", self.of_truth)):
             for position, (num, estimate) in enumerate(position_estimates(found.positions), 1):
-                others = dict(position=position, interval=STUDENT_T, num_sequences=num)
+                others = dict(position=position, interval=REACHING, num_sequences=num)
                 yield self.row(quantity, PER_TOKEN, estimate, **others)
 
     def describe(self) -> Iterator[dict]:

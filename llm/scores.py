@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KEPT = ("log_prob", "expected", "ended", "positions")  # in JSON; embeddings are beside it
-NUM_EMBEDDED = 2000  # sequences of a set, the first ones: enough for a map and for nearest neighbours
+NUM_EMBEDDED = 2000  # sequences of a set, the first ones: enough for a map
 
 
 class ScoreFiles:

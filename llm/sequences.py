@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from llm.distributions import GROUND_TRUTH, Distribution
-from llm.metrics import CrossEntropy, Scored, SequenceEstimate, cross_entropy
+from llm.metrics import SHARED, CrossEntropy, Scored, SequenceEstimate, cross_entropy
 
 COLUMNS = {
     "model": "category",
@@ -26,15 +26,20 @@ COLUMNS = {
     "ended": "bool",
     "expected_ended": "float32",
 }
-OWN, SHARED = "model", GROUND_TRUTH  # values of drawn_from
-# Which sequences a quantity is measured on, and which term of their cross-entropy it is.
+FROM_MODEL, FROM_TRUTH = "model", GROUND_TRUTH  # values of drawn_from
+# Which term of a cross-entropy a quantity is.
 TERMS = {
-    "precision": (OWN, "log_likelihood"),
-    "entropy": (OWN, "entropy"),
-    "kl_to_ground_truth": (OWN, "kl"),
-    "recall": (SHARED, "log_likelihood"),
-    "kl_from_ground_truth": (SHARED, "kl"),
+    "precision": "log_likelihood",
+    "entropy": "entropy",
+    "kl_to_ground_truth": "kl",
+    "recall": "log_likelihood",
+    "kl_from_ground_truth": "kl",
 }
+
+
+def source_of(quantity: str) -> str:
+    """Return whose sequences a quantity is measured on."""
+    return FROM_TRUTH if quantity in SHARED else FROM_MODEL
 
 
 def as_bytes(frame: pd.DataFrame) -> bytes:
@@ -60,9 +65,9 @@ class Sequences:
 
     def __post_init__(self) -> None:
         by = ["model", "seed", "temperature", "drawn_from"]
-        for (model, seed, tau, drawn_from), rows in self.frame.groupby(by, dropna=False, observed=True, sort=False):
+        for (model, seed, tau, source), rows in self.frame.groupby(by, dropna=False, observed=True, sort=False):
             distribution = Distribution(str(model), None if pd.isna(seed) else int(seed), float(tau))
-            self._groups[distribution, str(drawn_from)] = rows
+            self._groups[distribution, str(source)] = rows
 
     def distributions(self) -> list[Distribution]:
         """Return the distributions that were measured, in the order of the table."""
@@ -72,12 +77,12 @@ class Sequences:
         """Return the seeds in which a model was measured at a temperature; [None] of p*."""
         return [d.seed for d in self.distributions() if (d.model, d.temperature) == (model, temperature)]
 
-    def scored(self, distribution: Distribution, drawn_from: str) -> Scored:
+    def scored(self, distribution: Distribution, source: str) -> Scored:
         """Return the scores of the sequences of p* or of a distribution itself; KeyError where there are none."""
-        rows = self._groups[distribution, SHARED if distribution.model == GROUND_TRUTH else drawn_from]
+        rows = self._groups[distribution, FROM_TRUTH if distribution.model == GROUND_TRUTH else source]
         column = {name: rows[name].to_numpy(np.float64) for name in COLUMNS if COLUMNS[name] == "float32"}
         model, truth = (("log_model", "expected_log_model"), ("log_truth", "expected_log_truth"))
-        q, p = (model, truth) if drawn_from == OWN else (truth, model)
+        q, p = (model, truth) if source == FROM_MODEL else (truth, model)
         return Scored(
             rows["num_scored"].to_numpy(np.int64),
             *(column[name] for name in (*q, *p)),
@@ -87,12 +92,12 @@ class Sequences:
 
     def estimate(self, quantity: str, distribution: Distribution, per_token: bool = True) -> SequenceEstimate:
         """Return the estimate of one of QUANTITIES of a distribution; KeyError where it was not measured."""
-        drawn_from, term = TERMS[quantity]
-        key = distribution, drawn_from, per_token
+        source = source_of(quantity)
+        key = distribution, source, per_token
         if key not in self._terms:
-            self._terms[key] = cross_entropy(self.scored(distribution, drawn_from), per_token)
+            self._terms[key] = cross_entropy(self.scored(distribution, source), per_token)
         found: CrossEntropy = self._terms[key]
-        return getattr(found, term)
+        return getattr(found, TERMS[quantity])
 
     def by_seed(self, quantity: str, model: str, temperature: float = 1.0) -> dict[int | None, SequenceEstimate]:
         """Return {seed: the estimate of a quantity per token}; empty where the model was not measured."""

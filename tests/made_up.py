@@ -15,7 +15,7 @@ from llm import config
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
 from llm.intervals import Estimate, mean_estimate
 from llm.metrics import QUANTITIES, mean_ratio, over, over_seeds
-from llm.sequences import OWN, SHARED, Sequences, as_bytes, read_sequences
+from llm.sequences import FROM_MODEL, FROM_TRUTH, Sequences, as_bytes, read_sequences
 from llm.table import COLUMNS, PER_SEQUENCE, PER_TOKEN
 from scripts.analysis.results import Results
 
@@ -69,7 +69,7 @@ def own_sequences(rng: np.random.Generator, precision: float, entropy: float, nu
     columns = scored(rng, num)
     for who, per_token in (("model", -entropy), ("truth", precision)):
         columns[f"log_{who}"], columns[f"expected_log_{who}"] = scores(rng, per_token * columns["num_scored"])
-    return pd.DataFrame(columns).assign(drawn_from=OWN)
+    return pd.DataFrame(columns).assign(drawn_from=FROM_MODEL)
 
 
 def shared_sequences(rng: np.random.Generator, num: int = NUM) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def shared_sequences(rng: np.random.Generator, num: int = NUM) -> pd.DataFrame:
     columns = scored(rng, num)
     columns["log_truth"], columns["expected_log_truth"] = scores(rng, -ENTROPY * columns["num_scored"])
     columns |= {f"{name}log_model": columns[f"{name}log_truth"] for name in ("", "expected_")}
-    return pd.DataFrame(columns).assign(drawn_from=SHARED)
+    return pd.DataFrame(columns).assign(drawn_from=FROM_TRUTH)
 
 
 def by_model(rng: np.random.Generator, test: pd.DataFrame, recall: float) -> pd.DataFrame:
@@ -197,7 +197,7 @@ def other_rows(rng: np.random.Generator, sequences: Sequences) -> list[dict]:
     for each in sequences.distributions():
         frame = sequences.frame[(sequences.frame["model"] == each.model)]
         if each.model != GROUND_TRUTH:
-            frame = frame[(frame["seed"] == each.seed) & (frame["drawn_from"] == OWN)]
+            frame = frame[(frame["seed"] == each.seed) & (frame["drawn_from"] == FROM_MODEL)]
         rows += samples(rng, frame[frame["temperature"] == each.temperature], each)
         if each.model == GROUND_TRUTH or each.temperature != 1:
             continue

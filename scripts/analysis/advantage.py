@@ -62,6 +62,11 @@ def difference(ours: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.nd
     return knots, np.interp(knots, *ours) - np.interp(knots, *control)
 
 
+def mean_over(entropy: np.ndarray, values: np.ndarray) -> float:
+    """Return the mean of `difference` over its entropies [k], the area over the width; of a single one, its value."""
+    return float(values[0] if len(entropy) == 1 else np.trapezoid(values, entropy) / np.ptp(entropy))
+
+
 @dataclass(frozen=True)
 class OfSeed:
     """The difference of two families in one seed: entropies and differences [k], and their mean with its errors.
@@ -77,9 +82,7 @@ class OfSeed:
 
     @property
     def mean(self) -> float:
-        if len(self.entropy) == 1:  # where one family is a single point
-            return float(self.values[0])
-        return float(np.trapezoid(self.values, self.entropy) / np.ptp(self.entropy))
+        return mean_over(self.entropy, self.values)
 
     @property
     def estimate(self) -> Estimate:
@@ -101,21 +104,20 @@ def of_seed(
     values = [sequences.estimate(quantity, each) for each in members]
     place = np.array([[each.value for each in side] for side in (entropies, values)])
 
-    def at(points: np.ndarray) -> OfSeed:
-        return OfSeed(*difference(points[:, : len(ours)], points[:, len(ours) :]), np.zeros(0), 0.0)
+    def at(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return difference(points[:, : len(ours)], points[:, len(ours) :])
 
     slopes = np.empty_like(place)
     for index in np.ndindex(place.shape):
         step = np.zeros_like(place)
         step[index] = STEP
-        slopes[index] = (at(place + step).mean - at(place - step).mean) / (2 * STEP)
+        slopes[index] = (mean_over(*at(place + step)) - mean_over(*at(place - step))) / (2 * STEP)
     by_own = [slope * each.residuals for slope, each in zip(slopes[0], entropies, strict=True)]
     by_value = [slope * each.residuals for slope, each in zip(slopes[1], values, strict=True)]
     if quantity == "precision":  # of the same sequences as the entropy, each model's own
         by_own = [first + second for first, second in zip(by_own, by_value, strict=True)]
     shared = np.sum(by_value, axis=0) if quantity == "recall" else np.zeros_like(by_value[0])
-    found = at(place)
-    return OfSeed(found.entropy, found.values, shared, sum(_variance(each) for each in by_own))
+    return OfSeed(*at(place), shared, sum(_variance(each) for each in by_own))
 
 
 def _variance(residuals: np.ndarray) -> float:

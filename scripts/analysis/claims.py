@@ -115,7 +115,9 @@ class Claim:
         return worst(self.verdicts)
 
 
-def ordering(results: Results, quantity: str, sign: Sign, members: dict[str, tuple[str, float]], name: str = ""):
+def ordering(
+    results: Results, quantity: str, sign: Sign, members: dict[str, tuple[str, float]], name: str = ""
+) -> tuple[Comparison, ...]:
     """Return each member (model, temperature) minus the next: all have the sign if the order is the paper's."""
     return tuple(
         Comparison(

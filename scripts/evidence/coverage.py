@@ -22,7 +22,7 @@ from llm.store import files
 from scripts.analysis.results import COMMITTED
 
 NUM_SEQUENCES, REPETITIONS = 200, 2000
-SEEDS = (3, 5, 10)
+SEEDS = (2, 3, 5, 10)
 # Standard deviations of what is a seed's own, of the mean of what is shared, of the mean of what is left over.
 MIXTURES = {
     "seeds alone": (1.0, 0.0, 0.0),

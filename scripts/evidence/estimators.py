@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from llm import config
-from llm.metrics import QUANTITIES, Scored, SequenceEstimate, cross_entropy, mean_ratio
+from llm.metrics import QUANTITIES, SHARED, Scored, SequenceEstimate, cross_entropy, mean_ratio
 from llm.processes import run_entry, say
-from llm.sequences import OWN, TERMS
+from llm.sequences import TERMS
 from llm.store import files
 from scripts.analysis.results import COMMITTED
 
@@ -96,13 +96,8 @@ def exact_values(q: Chain, p: Chain) -> dict[str, float]:
 
 def estimates(scored: Scored) -> dict[tuple[str, str], SequenceEstimate]:
     """Return {(term, estimator): estimate} per token of one repetition's sequences."""
-    sums = {
-        "log_likelihood": (scored.log_p, scored.expected_log_p),
-        "entropy": (-scored.log_q, -scored.expected_log_q),
-        "kl": (scored.log_q - scored.log_p, scored.expected_log_q - scored.expected_log_p),
-    }
     found, regressions = {}, cross_entropy(scored)
-    for term, (plain, exact) in sums.items():
+    for term, (plain, exact) in scored.terms.items():
         found[term, "plain"] = mean_ratio(plain, scored.num_scored)
         found[term, "exact"] = mean_ratio(exact, scored.num_scored)
         found[term, "regression"] = getattr(regressions, term)
@@ -130,8 +125,7 @@ def study(ends: str, num: int, repetitions: int) -> list[dict]:
     found = {side: repeat(*pair, num, repetitions, generator) for side, pair in sides.items()}
     rows = []
     for quantity in QUANTITIES:
-        drawn_from, term = TERMS[quantity]
-        side = "own" if drawn_from == OWN else "shared"
+        term, side = TERMS[quantity], "shared" if quantity in SHARED else "own"
         exact = exact_values(*sides[side])[term]
         plain = found[side][term, "plain"][:, 0].var(ddof=1)
         for estimator in ESTIMATORS:

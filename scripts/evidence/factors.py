@@ -16,7 +16,7 @@ from llm import config
 from llm.distributions import GROUND_TRUTH
 from llm.metrics import QUANTITIES, mean_ratio
 from llm.processes import run_entry, say
-from llm.sequences import TERMS, Sequences
+from llm.sequences import TERMS, Sequences, source_of
 from scripts.analysis.results import COMMITTED, Results
 
 
@@ -27,13 +27,9 @@ def factors(sequences: Sequences) -> pd.DataFrame:
         if distribution.model == GROUND_TRUTH or distribution.temperature != 1:
             continue
         for quantity in QUANTITIES:
-            drawn_from, term = TERMS[quantity]
-            each = sequences.scored(distribution, drawn_from)
-            signs = {"log_likelihood": (0, 1), "entropy": (-1, 0), "kl": (1, -1)}[term]  # of log q, of log p
-            plain, exact = (
-                mean_ratio(signs[0] * log_q + signs[1] * log_p, each.num_scored).estimate.error ** 2
-                for log_q, log_p in ((each.log_q, each.log_p), (each.expected_log_q, each.expected_log_p))
-            )
+            scored = sequences.scored(distribution, source_of(quantity))
+            sums = scored.terms[TERMS[quantity]]
+            plain, exact = (mean_ratio(each, scored.num_scored).estimate.error ** 2 for each in sums)
             ours = sequences.estimate(quantity, distribution).estimate.error ** 2
             row = {"quantity": quantity, "model": distribution.model, "seed": distribution.seed}
             rows.append(row | {"exact": plain / exact, "regression": plain / ours})

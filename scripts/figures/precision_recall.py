@@ -3,9 +3,8 @@
     python -m scripts.figures.precision_recall --profile cpu
 
 The distilled students are joined in the order of tau; the dotted line is their control, the direct student sampled at
-each tau itself. Bars are the 95 % intervals of the table: of one seed, over
-sequences; of several, over seeds around the mean, recall's over the test sequences too, and each seed is a faint point.
-Needs no torch.
+each tau itself. Bars are the 95 % intervals of the table: of one seed, over sequences; of several, over seeds around
+the mean, recall's over the test sequences too, and each seed is a faint point. Needs no torch.
 """
 
 from llm import config

@@ -164,8 +164,9 @@ def positions(results: Results) -> str:
             f"{last['position']}, which {last['num_sequences']:,} of its sequences reach"
         )
     return (
-        "Precision and recall by position: the mean log-probability of the t-th generated token over the sequences "
-        f"that are that long. The precision {', and that '.join(parts)} (seed {seed})."
+        "Precision and recall by position: the log-probability of the t-th generated token, its exact mean over that "
+        "token, and the mean of this over the sequences that are that long. The precision "
+        f"{', and that '.join(parts)} (seed {seed})."
     )
 
 

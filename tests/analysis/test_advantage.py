@@ -10,7 +10,7 @@ import pytest
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
 from llm.metrics import Scored, SequenceEstimate, cross_entropy
 from llm.processes import UsageError
-from llm.sequences import TERMS
+from llm.sequences import TERMS, source_of
 from scripts.analysis.advantage import (
     QUANTITIES,
     Apart,
@@ -112,11 +112,10 @@ class Drawn:
         return expected + self.rng.normal(0, spread, self.num), expected
 
     def estimate(self, quantity: str, distribution: Distribution) -> SequenceEstimate:
-        drawn_from, term = TERMS[quantity]
-        key = (distribution.model, distribution.temperature), drawn_from
+        key = (distribution.model, distribution.temperature), source_of(quantity)
         if key not in self.found:
             self.found[key] = cross_entropy(self.scored[key])
-        return getattr(self.found[key], term)
+        return getattr(self.found[key], TERMS[quantity])
 
 
 def on(line: Callable[[float], tuple[float, float]], *entropies: float) -> list[Known]:

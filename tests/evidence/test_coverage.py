@@ -32,15 +32,18 @@ def test_what_is_simulated_has_the_deviations_that_it_says(mixture):
 def assert_as_claimed(found: pd.DataFrame, chance: float) -> None:
     """What is said of the intervals; chance: by how much coverages of few repetitions may be off."""
     rows = found.set_index(KEYS)["coverage"].unstack()
-    assert rows["crossed"].between(0.92 - chance, 0.98 + chance).all()
+    enough = rows.index.get_level_values("num_seeds") > 2
+    assert rows.loc[enough, "crossed"].between(0.92 - chance, 0.98 + chance).all()
+    assert rows.loc[~enough, "crossed"].between(0.85 - chance, 0.98 + chance).all()  # two seeds say little of a third
     assert rows.loc["seeds alone", "t over seeds"].between(0.94 - chance, 0.96 + chance).all()
     assert (rows.loc["seeds alone", "crossed"] == rows.loc["seeds alone", "t over seeds"]).all()
     for mixture in ("mostly shared", "shared and left over"):
-        assert (rows.loc[mixture, "t over seeds"] < 0.8).all()
+        assert (rows[enough].loc[mixture, "t over seeds"] < 0.8).all()
+        assert (rows.loc[mixture, "t over seeds"] < 0.9).all()
     for mixture in set(MIXTURES) - {"seeds alone"}:  # more seeds make the shared part no smaller
         assert rows.loc[mixture, "t over seeds"].is_monotonic_decreasing
     widths = found.set_index(KEYS)["half_width"].unstack()
-    shared = widths.loc[["mostly shared", "shared and left over"], "crossed"]
+    shared = widths.loc[enough, "crossed"].loc[["mostly shared", "shared and left over"]]
     assert shared.between(1.9, 2.1).all()  # that of a known standard error is 1.96
 
 

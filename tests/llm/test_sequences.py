@@ -6,11 +6,11 @@ import pytest
 
 from llm.distributions import Distribution
 from llm.metrics import QUANTITIES, Scored, cross_entropy
-from llm.sequences import COLUMNS, OWN, SHARED, TERMS, Sequences, as_bytes, read_sequences
+from llm.sequences import COLUMNS, FROM_MODEL, FROM_TRUTH, TERMS, Sequences, as_bytes, read_sequences, source_of
 
 TRUTH, TEACHER, STUDENT = Distribution("ground_truth"), Distribution("teacher", 0), Distribution("student_direct", 1)
 MEASURED = [TRUTH, TEACHER, TEACHER.at(0.875), Distribution("teacher", 1), STUDENT]
-SIDES = [(each, side) for each in MEASURED for side in ((SHARED,) if each == TRUTH else (OWN, SHARED))]
+SIDES = [(each, side) for each in MEASURED for side in ((FROM_TRUTH,) if each == TRUTH else (FROM_MODEL, FROM_TRUTH))]
 NUM = 60
 FLOATS = ["log_model", "expected_log_model", "log_truth", "expected_log_truth", "expected_ended"]
 
@@ -90,10 +90,10 @@ def as_scored(distribution: Distribution, drawn_from: str, q: str, p: str) -> Sc
 @pytest.mark.parametrize("quantity", QUANTITIES)
 def test_each_quantity_is_a_term_of_its_own_sequences(sequences, quantity, per_token):
     """q is what was drawn from: the model of its own sequences, and p* of those that all models share."""
-    drawn_from, term = TERMS[quantity]
+    drawn_from = source_of(quantity)
     for each in MEASURED[1:]:
-        q, p = ("model", "truth") if drawn_from == OWN else ("truth", "model")
-        wanted = getattr(cross_entropy(as_scored(each, drawn_from, q, p), per_token), term)
+        q, p = ("model", "truth") if drawn_from == FROM_MODEL else ("truth", "model")
+        wanted = getattr(cross_entropy(as_scored(each, drawn_from, q, p), per_token), TERMS[quantity])
         found = sequences.estimate(quantity, each, per_token)
         assert (found.value, found.plain, found.exact, found.rank) == (wanted.value, wanted.plain, wanted.exact, 3)
         assert found.residuals.tolist() == wanted.residuals.tolist()
@@ -101,7 +101,7 @@ def test_each_quantity_is_a_term_of_its_own_sequences(sequences, quantity, per_t
 
 
 def test_which_sequences_a_quantity_is_measured_on():
-    assert {quantity: drawn_from for quantity, (drawn_from, _) in TERMS.items()} == {
+    assert {quantity: source_of(quantity) for quantity in TERMS} == {
         "precision": "model",
         "entropy": "model",
         "kl_to_ground_truth": "model",
@@ -111,7 +111,7 @@ def test_which_sequences_a_quantity_is_measured_on():
 
 
 def test_the_truth_is_measured_on_its_own_sequences_which_all_share(sequences):
-    wanted = cross_entropy(as_scored(TRUTH, SHARED, "model", "truth"))
+    wanted = cross_entropy(as_scored(TRUTH, FROM_TRUTH, "model", "truth"))
     assert sequences.estimate("precision", TRUTH).value == wanted.log_likelihood.value
     assert sequences.estimate("entropy", TRUTH).value == wanted.entropy.value
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,9 +246,8 @@ def test_what_stage_4_prints_has_both_tables_and_says_what_intervals_are_over(ru
     assert all(f"{each}" in told for each in precision.values())
 
 
-def test_of_one_seed_nothing_is_over_seeds(run, tmp_path):
+def test_of_one_seed_nothing_is_over_seeds(run):
     """The same directory, read as a run of one seed."""
     alone = Run(run.experiment.with_values(num_seeds=1), run.paths)
     _, table, texts = results.summarise(alone)
     assert table["seed"].isna().sum() == (table["model"] == "ground_truth").sum() and len(texts) == 1 + len(NAMES)
-    assert not Path(tmp_path / "results").exists()
