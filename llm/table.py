@@ -52,7 +52,8 @@ def estimates(table: pd.DataFrame, quantity: str) -> dict[tuple[str, float], dic
     return found
 
 
-def _markdown(header: list[str], rows: list[list[object]]) -> str:
+def markdown(header: list[str], rows: list[list[object]]) -> str:
+    """Return a table in Markdown."""
     lines = [f"| {' | '.join(map(str, row))} |" for row in [header, *rows]]
     return "\n".join([lines[0], f"|{'---|' * len(header)}", *lines[1:]])
 
@@ -66,7 +67,7 @@ def table_of_seeds(table: pd.DataFrame) -> str:
             if seed is not None or model == GROUND_TRUTH:
                 values = [of_quantity.get((model, tau), {}).get(seed, 0) for of_quantity in found]
                 rows.append([model, f"{tau:g}", "" if seed is None else seed, *values])
-    return _markdown(["model", "tau", "seed", *QUANTITIES.values()], rows)
+    return markdown(["model", "tau", "seed", *QUANTITIES.values()], rows)
 
 
 def table_over_seeds(table: pd.DataFrame) -> str:
@@ -76,4 +77,4 @@ def table_over_seeds(table: pd.DataFrame) -> str:
     rows = [[model, *(of_quantity[model, 1.0][None] for of_quantity in found)] for model in names]
     own = found[0][GROUND_TRUTH, 1.0][None]
     rows.append(["p* on itself (over sequences)", own, own, f"{-own.value:.3f}", 0, 0])
-    return _markdown(["model", *QUANTITIES.values()], rows)
+    return markdown(["model", *QUANTITIES.values()], rows)

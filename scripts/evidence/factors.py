@@ -17,6 +17,7 @@ from llm.distributions import GROUND_TRUTH
 from llm.metrics import QUANTITIES, mean_ratio
 from llm.processes import run_entry, say
 from llm.sequences import TERMS, Sequences, source_of
+from llm.table import markdown
 from scripts.analysis.results import COMMITTED, Results
 
 
@@ -38,15 +39,12 @@ def factors(sequences: Sequences) -> pd.DataFrame:
 
 def table(found: pd.DataFrame) -> str:
     """Return the medians and ranges over models and seeds in Markdown, a row a quantity."""
-    lines = ["| variance of the plain estimate over that of | exact | regression |", "|---|---|---|"]
+    rows = []
     for quantity, title in QUANTITIES.items():
-        rows = found[found["quantity"] == quantity]
-        cells = [
-            f"{np.median(rows[way]):.1f} ({rows[way].min():.1f} to {rows[way].max():.1f})"
-            for way in ("exact", "regression")
-        ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        of = found[found["quantity"] == quantity]
+        ways = (of["exact"], of["regression"])
+        rows.append([title, *(f"{np.median(way):.1f} ({way.min():.1f} to {way.max():.1f})" for way in ways)])
+    return markdown(["variance of the plain estimate over that of", "exact", "regression"], rows)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from llm.sequences import Sequences
 from llm.store import files
 from llm.store.paths import Paths
 from llm.store.samples import SampleFiles
+from llm.table import markdown
 from llm.train import train
 
 FINISHED, OVERFITTED, LONGER = 0.02, 0.01, 1.5  # nats a token, nats a token, times
@@ -129,6 +130,15 @@ def table(run: Run) -> pd.DataFrame:
     return frame
 
 
+def shown(frame: pd.DataFrame) -> str:
+    """Return in Markdown the rows of the models that are evaluated at each length."""
+    rows = [
+        [each.model, each.epochs, *(f"{value:.2f}" for value in (each.nats, each.precision, each.recall, each.entropy))]
+        for each in frame[frame["precision"].notna()].itertuples()
+    ]
+    return markdown(["model", "epochs", "validation nats", "precision", "recall", "H(p'')"], rows)
+
+
 def main() -> None:
     run, args = open_run(__doc__)
     if run.experiment.teacher_epochs != run.experiment.student_epochs:
@@ -148,7 +158,7 @@ def main() -> None:
             frame = table(run)
             files.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
             say(frame.to_string(index=False, float_format="{:.4f}".format))
-            say(f"intervals {over('precision', 1, run.experiment.num_test)} -> {path}")
+            say(f"intervals {over('precision', 1, run.experiment.num_test)} -> {path}\n\n{shown(frame)}")
 
 
 if __name__ == "__main__":
