@@ -10,10 +10,13 @@ from llm.config import REPOSITORY
 
 # A module of llm/ imports those of its own floor or of those below it.
 FLOORS = (
-    ("config", "distributions", "randomness", "processes", "metrics", "intervals", "repetition", "sequences", "table"),
+    (
+        *("config", "yaml_text", "students", "distributions", "randomness", "processes"),
+        *("objectives", "metrics", "intervals", "repetition", "sequences", "table"),
+    ),
     ("engine", "store"),
     ("pipeline", "run"),
-    ("models", "language", "sampling", "likelihood", "expectations"),
+    ("models", "language", "sampling", "likelihood", "expectations", "distillation"),
     ("ground_truth", "scores", "results"),
     ("generate_data", "train", "eval_perplexity", "eval_precision_and_recall"),
 )
