@@ -6,16 +6,18 @@ command line. Whatever is wrong with a value ends in a `UsageError`: one line th
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from llm import students
 from llm.processes import UsageError
+from llm.students import Count, Student, Temperature
+from llm.yaml_text import from_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROFILES = REPOSITORY / "llm" / "profiles"
@@ -26,17 +28,6 @@ Ids = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, le=0.9999)]
 Positive = Annotated[float, Field(gt=0)]
-
-
-def _holds_logits(tau: float) -> float:
-    """Return tau; ValueError where float32 could not hold logits / tau, up to logits of 10 ** 8."""
-    if tau < 1e-30:
-        raise ValueError("at least 1e-30, below which float32 cannot hold logits / tau")
-    return tau
-
-
-Temperature = Annotated[float, AfterValidator(_holds_logits)]
-Count = Annotated[int, Field(ge=1)]
 DType = Literal["float32", "bfloat16"]
 
 
@@ -70,12 +61,18 @@ class Experiment(BaseModel):
     num_test: int = Field(ge=2, description="sequences of p* for recall, and of each model for precision")
     seed: int = Field(ge=0, description="seed of every draw; 0 is a seed like any other")
     num_seeds: Count = Field(description="how many teachers are trained on one D, each with its students")
+    students: tuple[Student, ...] = Field(
+        description="students with another loss: a list of {loss, prefixes, temperature, ...} (llm/students.py)"
+    )
     students_of_truth: bool = Field(
         description="also train students on second samples of p* itself at each tau, which no teacher's error is in"
     )
 
     teacher_epochs: Count = Field(description="passes over D")
     student_epochs: Count = Field(description="passes over a student's training set")
+    own_prefix_steps: Count = Field(
+        description="optimiser steps between drawings of the prefixes of a student that learns after its own"
+    )
     batch_size: Count = Field(description="global batch of an optimiser step, whatever the number of processes")
     learning_rate: Positive = Field(description="AdamW learning rate after warm-up")
     adam_beta1: Beta = Field(description="AdamW beta1")
@@ -104,6 +101,8 @@ class Experiment(BaseModel):
             raise ValueError(f"temperatures has a value twice: {list(self.temperatures)}")
         if self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError("warmup_fraction + decay_fraction is above 1")
+        if wrong := students.refusal(self.students, self.temperatures, self.vocab_size):
+            raise ValueError(wrong)
         return self
 
     @property
@@ -115,6 +114,10 @@ class Experiment(BaseModel):
     def epochs(self, role: str) -> int:
         """Return how often a teacher or a student goes through its training set."""
         return self.teacher_epochs if role == "teacher" else self.student_epochs
+
+    def student_of(self, name: str) -> Student | None:
+        """Return what defines a distilled student, by the name of its model; None for any other model."""
+        return next((each for each in self.students if each.name == name), None)
 
     def with_values(self, **values: Any) -> "Experiment":
         """Return a copy with other values in some fields; UsageError where one is out of range."""
@@ -134,17 +137,27 @@ def _may_be_text(schema: dict[str, Any]) -> bool:
 TEXTS = [name for name, schema in Experiment.model_json_schema()["properties"].items() if _may_be_text(schema)]
 
 
+def _label(location: tuple[int | str, ...]) -> str:
+    """Return students[0].beta for a fault's place in the list of students; for one in another field, the field."""
+    if location[0] != "students":
+        return str(location[0])
+    return "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in location).removeprefix(".")
+
+
 def _one_line(error: ValidationError, values: dict[str, Any]) -> str:
     """Return the first fault of a validation as one line that names the field, its value and what it must be."""
     faults = error.errors()
     first = faults[0]
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
-    name = first["loc"][0]
+    name, label = first["loc"][0], _label(first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {name!r}: the keys are {', '.join(Experiment.model_fields)}"
+        known = Student.model_fields if name == "students" else Experiment.model_fields
+        return f"unknown key {label!r}: the keys are {', '.join(field.alias or key for key, field in known.items())}"
     if first["type"] == "missing":
-        return f"{name} is not set: copy a complete profile from {PROFILES}"
+        return f"{label} is not set" + ("" if label != name else f": copy a complete profile from {PROFILES}")
+    if first["type"] == "value_error" and isinstance(first["input"], dict):
+        return f"{label}: {first['msg'].removeprefix('Value error, ')}"
     # A union has a fault for each of its types: those that came furthest into the value are of the type that was meant.
     of_field = [fault for fault in faults if fault["loc"][0] == name]
     furthest = max(len(fault["loc"]) for fault in of_field)
@@ -155,7 +168,7 @@ def _one_line(error: ValidationError, values: dict[str, Any]) -> str:
     )
     value = of_field[0]["input"] if len(of_field) == 1 else values[name]
     hint = f"; as text, in quotes: {str(value)!r}" if name in TEXTS and isinstance(value, (bool, int, float)) else ""
-    return f"{name} is {value!r}: it must be {wanted}{hint}"
+    return f"{label} is {value!r}: it must be {wanted}{hint}"
 
 
 def build(values: dict[str, Any]) -> Experiment:
@@ -164,29 +177,6 @@ def build(values: dict[str, Any]) -> Experiment:
         return Experiment.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise UsageError(_one_line(error, values)) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads YAML 1.1, but that 1e-3 is a number, as in YAML 1.2, and that a key given twice is a fault."""
-
-    def construct_mapping(self, node, deep=False):
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if key in lines:
-                raise yaml.YAMLError(f"{key!r} is given twice, in lines {lines[key]} and {line}")
-            lines[key] = line
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def from_yaml(text: str) -> Any:
-    """Return the value of a YAML text; yaml.YAMLError where it is none."""
-    return yaml.load(text, _Loader)
 
 
 def render(experiment: Experiment) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm import config, models, processes
+from llm import config, models, processes, students
 from llm.config import Experiment
 from llm.distributions import Language
 from llm.engine import preflight, sources
@@ -150,6 +150,8 @@ def prepare(run: Run) -> Language:
             if (getattr(each, "pad_token_id", None) or 0) >= experiment.vocab_size:
                 each.pad_token_id = None  # an embedding of fewer ids could not be made with it
     found = language_of(model, tokenizer, experiment)
+    if wrong := students.refusal(experiment.students, experiment.temperatures, found.vocab_size):
+        raise UsageError(wrong)
     _admit(run, found)
     preflight.need_disk(directory, model.num_parameters() * model.dtype.itemsize, "keeping p*")
     with atomic(directory) as temporary:

@@ -20,6 +20,7 @@ from llm.distributions import (
     truth_student_name,
 )
 from llm.store.paths import Paths
+from llm.students import Student
 
 TRUTH = Distribution(GROUND_TRUTH)
 SPLITS = {"train": "num_train", "validation": "num_validation", "test": "num_test"}  # of p*, and the field of its size
@@ -46,7 +47,8 @@ class Work:
 
     kind: what `by` does with `data`: "prepare" (p* is kept as it is used, without data), "sample" (draws it), "train"
     (is fitted to it), "select" (its epochs' checkpoints are scored on it, the best is chosen), "score".
-    epochs: how often the data are gone through.
+    epochs: how often the data are gone through.  student: what defines the student that is trained, where it has
+    another loss than its samples' likelihood. data is None where it learns after prefixes of its own.
     """
 
     script: str
@@ -54,6 +56,7 @@ class Work:
     by: Distribution
     data: SampleSet | None = None
     epochs: int = 1
+    student: Student | None = None
 
     def __str__(self) -> str:
         if self.kind == "sample":
@@ -69,7 +72,8 @@ class Work:
             case "sample":
                 return (*DRAWN_WITH, self.grows_with)
             case "train":
-                return (self.by.role, f"{self.by.role}_epochs", *TRAINED_WITH)
+                own = () if self.data else ("own_prefix_steps", "max_length")
+                return (self.by.role, f"{self.by.role}_epochs", *TRAINED_WITH, *own)
             case "select":
                 return ("num_validation",)
         return ()
@@ -101,16 +105,26 @@ class Work:
 def models(experiment: Experiment, seed: int) -> list[Distribution]:
     """Return the trained models of a seed: the teacher, the direct student, and others for each temperature.
 
-    These are distilled from the teacher and, where the experiment has them, students of p* itself.
+    These are distilled from the teacher's samples; students with another loss follow and, where the experiment has
+    them, students of p* itself.
     """
     names = [TEACHER, DIRECT, *map(student_name, experiment.temperatures)]
+    names += [student.name for student in experiment.students]
     if experiment.students_of_truth:
         names += map(truth_student_name, experiment.temperatures)
     return [Distribution(name, seed) for name in names]
 
 
-def training_set(model: Distribution, experiment: Experiment) -> SampleSet:
-    """Return what a model is fitted to: D for the teacher and the direct student, D'_tau for a distilled one."""
+def training_set(model: Distribution, experiment: Experiment) -> SampleSet | None:
+    """Return what a model is fitted to: D for the teacher and the direct student, D'_tau for a distilled one.
+
+    None for a student that learns after prefixes of its own.
+    """
+    student = experiment.student_of(model.model)
+    if student and student.prefixes == "student":
+        return None
+    if student and student.prefixes == "teacher":
+        return SampleSet(Distribution(TEACHER, model.seed, student.temperature), "train", experiment.num_train)
     for temperature in experiment.temperatures:
         if model.model == truth_student_name(temperature):
             return SampleSet(TRUTH.at(temperature), SECOND, experiment.num_train)
@@ -133,7 +147,7 @@ def works(experiment: Experiment) -> list[Work]:
             script = TRAIN if model.model == TEACHER else SELECT
             epochs = e.epochs(model.role)
             found += [
-                Work(TRAIN, "train", model, training_set(model, e), epochs),
+                Work(TRAIN, "train", model, training_set(model, e), epochs, e.student_of(model.model)),
                 Work(script, "select", model, drawn["validation"], epochs),
             ]
             if model.model == TEACHER:

@@ -23,7 +23,7 @@ from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
 
-LAYOUT = 3  # of a run's directory: raised whenever an older one cannot be gone on with
+LAYOUT = 4  # of a run's directory: raised whenever an older one cannot be gone on with
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Run:
 
     def need_samples(self, sets: Iterable[SampleSet]) -> None:
         """Raise UsageError where one of some sets is not complete, naming the script that makes it. Needs no torch."""
-        for each in sets:
+        for each in dict.fromkeys(sets):
             found = self.sample_files(each)
             if self.language is None or found.manifest() is None:
                 script = next(work.script for work in self.works("sample") if work.data == each)
@@ -137,8 +137,15 @@ class Run:
         return selection["best_epoch"] if selection else None
 
     def training_bound(self, work: Work) -> dict[str, Any]:
-        """Return what a training is of: the set that the model is fitted to, with the hash of its manifest."""
-        return {"set": str(work.data), "manifest": self._manifest_hash(work.data)}
+        """Return what a training is of: the set that the model is fitted to, with the hash of its manifest.
+
+        And the weights of the teacher, where their next-token distributions are in the loss.
+        """
+        if work.student is None:
+            return {"set": str(work.data), "manifest": self._manifest_hash(work.data)}
+        weights = self.find_weights(Distribution(TEACHER, work.by.seed))
+        bound = {"teacher": files.seal_hash(weights) if weights else None}
+        return bound | ({"set": str(work.data), "manifest": self._manifest_hash(work.data)} if work.data else {})
 
     def training(self, work: Work) -> dict[str, Any] | None:
         """Return the record of a complete training; None where there is none, or of other data."""
@@ -219,6 +226,7 @@ class Run:
             now = now.with_values(
                 temperatures=[*now.temperatures, *kept],
                 num_seeds=seeds,
+                students=[each.model_dump() for each in dict.fromkeys([*now.students, *before.students])],
                 students_of_truth=now.students_of_truth or before.students_of_truth,
             )
         files.write_json(self.paths.config, {"layout": LAYOUT, **now.to_dict()})
@@ -261,9 +269,10 @@ class Run:
     def describe(self, work: Work) -> str:
         """Return a line for a dry run: what is done, from what, into what, and whether it is there."""
         made = f"-> {work.path(self.paths)} ({'there' if self.is_marked(work) else 'to do'})"
-        if work.data is None:
+        if work.kind == "prepare":
             return f"{work}: {self.experiment.ground_truth} {made}"
-        number, tokens = work.data.num_sequences, work.epochs * work.data.num_sequences * self.experiment.max_length
+        number = work.data.num_sequences if work.data else self.experiment.num_train
+        tokens = work.epochs * number * self.experiment.max_length
         often = f"{work.epochs} times " if work.kind in ("train", "select") else ""
         return f"{work}: {often}{number:,} sequences, at most {tokens:,} tokens {made}"
 

@@ -14,15 +14,16 @@ weights that it would have had (llm/store/resume.py).
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import ground_truth, models, processes
+from llm import distillation, ground_truth, models, processes
 from llm.config import Experiment
+from llm.distillation import KeptPrefixes, OwnPrefixes
 from llm.distributions import TEACHER, Distribution, Samples
 from llm.engine import preflight, progress
 from llm.likelihood import padded_batch
@@ -80,13 +81,15 @@ def gradient(
     samples: Samples,
     batch_size: int,
     loss_of: "NextTokenLoss",
+    draws_of: Callable[[Samples, np.ndarray], list["torch.Tensor"]],
     accelerator: "Accelerator",
     size: int,
 ) -> "torch.Tensor":
     """Add up the gradient of this process's share of a global batch, at most `size` rows at a time; return its loss.
 
-    The loss is -sum log p(x_t | x_<t) over the scored tokens of the global batch, divided by their number, whatever
-    the number of processes and the size of the micro-batches.
+    The loss is the sum over the scored tokens of the global batch, of -log p(x_t | x_<t) or of a student's own loss,
+    divided by their number, whatever the number of processes and the size of the micro-batches. draws_of: what a loss
+    that is random is computed with, of rows of the samples.
     """
     import torch
 
@@ -99,17 +102,18 @@ def gradient(
     loss = torch.zeros((), device=accelerator.device)
     for part in mine:
         with nullcontext() if part is mine[-1] else accelerator.no_sync(loss_of):
-            ids, targets = (t.to(accelerator.device) for t in padded_batch(samples, part))
-            nats = loss_of(ids, targets).sum()
+            inputs = (t.to(accelerator.device) for t in (*padded_batch(samples, part), *draws_of(samples, part)))
+            nats = loss_of(*inputs).sum()
             share = weight * nats / num_tokens  # times the number of processes, because their gradients are averaged
             accelerator.backward(share)
             loss += share.detach()
     return loss
 
 
-def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples) -> None:
+def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples | None) -> None:
     """Train a model for its epochs; leaves epoch-1/ ..., log.jsonl, and training.json as the mark of completion.
 
+    samples: None for a student that learns after prefixes of its own, as many of them an epoch as there are in D.
     UsageError where the loss or its gradient stops being finite.
     """
     import torch
@@ -117,32 +121,37 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples) -> N
     from llm.engine import training
 
     e, name = run.experiment, work.by
-    kept = TrainingFiles(run.paths.checkpoints(name))
-    steps_per_epoch = math.ceil(len(samples) / e.batch_size)
-    num_tokens = work.epochs * int(samples.num_scored.sum())
+    kept = TrainingFiles(run.paths.checkpoints(name), run.training_bound(work))
+    prefixes = KeptPrefixes(samples) if samples else OwnPrefixes(run, work, model)
+    steps_per_epoch = math.ceil(len(prefixes.lengths) / e.batch_size)
     dtype = models.native_dtype(e.training_dtype, processes.state().device)
     accelerator = training.accelerator_of(e, dtype, kept.directory)
     processes.main_only(lambda: _forget(run, work))
     training.start_trackers(accelerator, run.paths.root.name, name)
     adam, schedule = training.optimiser_of(model, e, work.epochs * steps_per_epoch)
-    loss_of, optimizer = accelerator.prepare(training.loss_of(model, e), adam)
+    loss_of, optimizer = accelerator.prepare(distillation.loss_of(run, work, model), adam)
     micro_batch = training.MicroBatchSize(e.micro_batch_size, "training on")
-    first, seconds_before = _go_on(kept, steps_per_epoch, model, adam, schedule)
+    first, seconds_before, prefixes.drawn = _go_on(kept, steps_per_epoch, model, adam, schedule)
     started = time.perf_counter() - seconds_before
     model.train()
     with (
         kept.logging() as log,
-        run.progress("train", name, str(name), num_tokens) as bar,
+        run.progress("train", name, str(name), work.epochs * prefixes.most_tokens()) as bar,
         processes.stopping_between_steps() as stopped,
     ):
-        for epoch, step, batch, ends_epoch in all_batches(samples.lengths, work, e):
-            batch_tokens = int(samples.num_scored[batch].sum())
-            bar.update(batch_tokens)
+        for epoch, step, rows, ends_epoch in all_batches(prefixes.lengths, work, e):
+            most = prefixes.most_tokens(rows)
             if step <= first:
+                bar.update(most)
                 progress.skip(bar)
                 continue
+            samples, batch = prefixes.at(step, rows)
+            batch_tokens = int(samples.num_scored[batch].sum())
+            bar.total -= most - batch_tokens
+            bar.update(batch_tokens)
             torch.manual_seed(derive_seed(e.seed, "dropout", name.role, name.seed, step, accelerator.process_index))
-            this_gradient = partial(gradient, batch, samples, e.batch_size, loss_of, accelerator)
+            draws_of = partial(distillation.uniforms, run, work, step)
+            this_gradient = partial(gradient, batch, samples, e.batch_size, loss_of, draws_of, accelerator)
             share = micro_batch.fit(this_gradient, undo=optimizer.zero_grad)
             # Whichever process is asked to stop, all do after the same step.
             both = torch.stack([share, torch.full_like(share, stopped() is not None)])
@@ -162,12 +171,12 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples) -> N
                 kept.save_epoch(model, epoch)
             if stops or step % e.save_steps == 0:
                 log.sync()
-                kept.save_state(step, model, adam, schedule, time.perf_counter() - started)
+                kept.save_state(step, model, adam, schedule, time.perf_counter() - started, prefixes.drawn)
             if stops:
                 raise processes.Stopped(stopped() or signal.SIGTERM)
         log.sync()
     training.finish_trackers(accelerator)
-    numbers = {"num_parameters": model.num_parameters(), "num_steps": step, "num_tokens": num_tokens}
+    numbers = {"num_parameters": model.num_parameters(), "num_steps": step}
     numbers |= {"threads": torch.get_num_threads(), "seconds": round(time.perf_counter() - started, 1)}
     processes.main_only(lambda: _finish(run, work, numbers))
     accelerator.wait_for_everyone()
@@ -180,17 +189,17 @@ def _forget(run: Run, work: Work) -> None:
     run.paths.training(work.by).unlink(missing_ok=True)
 
 
-def _go_on(kept: TrainingFiles, steps_per_epoch: int, model, adam, schedule) -> tuple[int, float]:
-    """Restore the newest usable state; return its step and the seconds that had been trained, or 0 and 0."""
+def _go_on(kept: TrainingFiles, steps_per_epoch: int, model, adam, schedule) -> tuple[int, float, Samples | None]:
+    """Restore the newest usable state; return its step, the seconds that had been trained, and own prefixes, or 0s."""
     with processes.state().main_process_first():  # the main one says what it skips, and shortens the log
         state = kept.usable_state(steps_per_epoch)
         first = resume.step_of(state) if state else 0
-        seconds = resume.restore(state, model, adam, schedule) if state else 0.0
+        seconds, prefixes = resume.restore(state, model, adam, schedule) if state else (0.0, None)
         if processes.is_main():
             kept.shorten_log(first)
     if state:
         say(f"going on from {state}")
-    return first, seconds
+    return first, seconds, prefixes
 
 
 def _refuse_not_finite(name: Distribution, row: dict, kept: TrainingFiles) -> None:
@@ -204,10 +213,11 @@ def _refuse_not_finite(name: Distribution, row: dict, kept: TrainingFiles) -> No
 
 def _finish(run: Run, work: Work, numbers: dict) -> None:
     """Mark a training complete, and remove the states that it could have gone on from."""
+    kept = TrainingFiles(run.paths.checkpoints(work.by))
     record = {"model": work.by.model, "seed": work.by.seed, "bound": run.training_bound(work), **numbers}
-    record["made_with"] = work.made_with(run.experiment)
+    record |= {"num_tokens": kept.num_tokens(), "made_with": work.made_with(run.experiment)}
     files.write_record(run.paths.training(work.by), record)
-    TrainingFiles(run.paths.checkpoints(work.by)).remove_states()
+    kept.remove_states()
 
 
 def complete(run: Run, work: Work) -> None:
@@ -222,12 +232,12 @@ def complete(run: Run, work: Work) -> None:
     # A state has the weights and two moments; one more is written before the oldest goes.
     num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
     preflight.need_disk(kept.directory, num_kept * weights, f"training {work.by}")
-    samples = run.sample_files(work.data)
-    id_bytes = samples.manifest()["num_tokens"] * smallest_unsigned(run.language.vocab_size).itemsize
+    num_ids = run.sample_files(work.data).manifest()["num_tokens"] if work.data else 0
+    id_bytes = num_ids * smallest_unsigned(run.language.vocab_size).itemsize
     # Gradients and moments, beside the weights; and the training set.
     preflight.need_memory(3 * weights + id_bytes, f"training {work.by}")
-    say(f"training {work.by} ({model.num_parameters() / 1e6:.2f}M parameters) on {work.data}")
-    train(run, work, model, run.samples(work.data))
+    say(f"training {work.by} ({model.num_parameters() / 1e6:.2f}M parameters) on {work.data or 'prefixes of its own'}")
+    train(run, work, model, run.samples(work.data) if work.data else None)
 
 
 def admit(run: Run, works: list[Work]) -> None:
@@ -249,7 +259,10 @@ def main() -> None:
         return say("\n".join(map(run.describe, works)))
     preflight.need_tracker(run.experiment.tracker)
     ground_truth.check(run.experiment, run.paths)
-    run.need_samples(work.data for work in works)
+    run.need_samples(work.data for work in works if work.data)
+    for work in works:
+        if work.student:
+            run.weights(Distribution(TEACHER, work.by.seed))
     mine = run.part.of(works)
     processes.use_idle_threads(len(works))
     with run.writing():

@@ -65,11 +65,15 @@ class NextTokenDistributions:
             return self.model(input_ids=ids, use_cache=False).logits[:, :-1][scored]
         return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][scored]
 
-    def log_probs(self, states: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Return log softmax(logits / temperature) [n, V] float32 of some of these rows, at most ROWS at a time."""
+    def logits(self, states: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Return logits / temperature [n, V] float32 of some of these rows, at most ROWS at a time."""
         logits = self.model.get_output_embeddings()(states) if self.has_plain_head else states
         logits = logits.float()
-        return torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
+        return logits if temperature == 1 else logits / temperature
+
+    def log_probs(self, states: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Return log softmax(logits / temperature) [n, V] float32 of some of these rows, at most ROWS at a time."""
+        return torch.log_softmax(self.logits(states, temperature), -1)
 
 
 @contextmanager

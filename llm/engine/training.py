@@ -12,7 +12,6 @@ from llm import processes
 from llm.config import Experiment
 from llm.distributions import Distribution
 from llm.engine.memory import BatchSize, is_out_of_memory
-from llm.engine.next_token import NextTokenLoss
 from llm.processes import UsageError
 
 
@@ -62,14 +61,12 @@ def optimiser_of(model: PreTrainedModel, experiment: Experiment, num_steps: int)
     return adam, get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
 
 
-def loss_of(model: PreTrainedModel, experiment: Experiment) -> NextTokenLoss:
-    """Return a model with its loss, as the experiment wants it computed."""
+def configure(model: PreTrainedModel, experiment: Experiment) -> None:
+    """Have a model compute as the experiment wants it; after its loss has tried it, which picks rows by value."""
     if experiment.gradient_checkpointing:
         model.activation_checkpointing_enable()
-    loss = NextTokenLoss(model)
-    if experiment.torch_compile:  # after the loss has tried the model; without the loss, which picks rows by value
+    if experiment.torch_compile:
         model.base_model.compile(dynamic=True)  # in place, and for every length at once
-    return loss
 
 
 class MicroBatchSize(BatchSize):

@@ -1,7 +1,8 @@
 """What a training leaves on disk: a checkpoint an epoch, a log, and the states that an interrupted one goes on from.
 
-A state has weights, optimiser and schedule after a step, in safetensors and JSON. Nothing else is needed, because the
-order of the data and the seeds of dropout are functions of the step.
+A state has weights, optimiser and schedule after a step, in safetensors and JSON, and the prefixes of a student that
+learns after its own. Nothing else is needed, because the order of the data and the seeds of dropout are functions of
+the step.
 """
 
 import json
@@ -9,10 +10,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llm.distributions import Samples
 from llm.processes import is_main, say
 from llm.store.files import (
     appending,
@@ -36,9 +38,13 @@ NUM_STATES = 2  # the newest, and the one before in case the newest is damaged
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """The files of one training. Of several processes the main one writes; all may read."""
+    """The files of one training. Of several processes the main one writes; all may read.
+
+    bound: what the training is of, which a state that is gone on from must be of too.
+    """
 
     directory: Path
+    bound: dict[str, Any] | None = None
 
     @property
     def log(self) -> Path:
@@ -76,6 +82,9 @@ class TrainingFiles:
                 bad = f"../{epoch.relative_to(self.directory).as_posix()}"
             if not bad and (not self.log.is_file() or len(self.log.read_bytes().splitlines()) < step_of(state)):
                 bad = f"../{self.log.name}"
+            if not bad and read_json(state / "state.json")["bound"] != self.bound:
+                say(f"skipped {state}: it is of other data, or of another teacher")
+                continue
             if not bad:
                 return state
             say(f"skipped {state}: {bad} is missing or damaged")
@@ -89,21 +98,30 @@ class TrainingFiles:
                 seal(temporary)
 
     def save_state(
-        self, step: int, model: "PreTrainedModel", optimizer: "Optimizer", schedule: "LRScheduler", seconds: float
+        self,
+        step: int,
+        model: "PreTrainedModel",
+        optimizer: "Optimizer",
+        schedule: "LRScheduler",
+        seconds: float,
+        prefixes: Samples | None = None,
     ) -> None:
         """Keep the state after a step, and of the older ones as many as NUM_STATES leaves. seconds: trained so far."""
         if not is_main():
             return
+        import torch
         from safetensors.torch import save_file
 
-        tensors = {}
+        arrays = {field.name: getattr(prefixes, field.name) for field in fields(Samples)} if prefixes else {}
+        tensors = {f"prefixes.{name}": torch.from_numpy(array) for name, array in arrays.items()}
         for name, parameter in model.named_parameters():  # once each, if tied
             tensors[f"weights.{name}"] = parameter.detach()
             tensors |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
         with atomic(self.directory / f"state-{step}") as temporary:
             temporary.mkdir()
             save_file(tensors, temporary / "state.safetensors")
-            write_json(temporary / "state.json", {"schedule": schedule.state_dict(), "seconds": seconds})
+            kept = {"schedule": schedule.state_dict(), "seconds": seconds, "bound": self.bound}
+            write_json(temporary / "state.json", kept)
             seal(temporary)
         self.remove_states(NUM_STATES)
 
@@ -117,6 +135,10 @@ class TrainingFiles:
         """Keep the first rows of the log, those of the steps that a training does not repeat."""
         rows = self.log.read_bytes().splitlines(keepends=True) if self.log.is_file() else []
         write_bytes(self.log, b"".join(rows[:num_rows]))
+
+    def num_tokens(self) -> int:
+        """Return how many tokens the steps in the log were of."""
+        return sum(json.loads(row)["tokens"] for row in self.log.read_bytes().splitlines())
 
     @contextmanager
     def logging(self) -> Iterator["Log"]:
@@ -146,8 +168,10 @@ def step_of(state: Path) -> int:
     return int(state.name.removeprefix("state-"))
 
 
-def restore(state: Path, model: "PreTrainedModel", optimizer: "Optimizer", schedule: "LRScheduler") -> float:
-    """Put a state back, in place, and return the seconds that had been trained until then."""
+def restore(
+    state: Path, model: "PreTrainedModel", optimizer: "Optimizer", schedule: "LRScheduler"
+) -> tuple[float, Samples | None]:
+    """Put a state back, in place; return the seconds that had been trained until then, and own prefixes if any."""
     import torch
     from safetensors.torch import load_file
 
@@ -163,4 +187,7 @@ def restore(state: Path, model: "PreTrainedModel", optimizer: "Optimizer", sched
     schedule.load_state_dict(saved["schedule"])
     for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
         group["lr"] = rate
-    return saved["seconds"]
+    prefixes = {
+        key.removeprefix("prefixes."): value.numpy() for key, value in tensors.items() if key.startswith("prefixes.")
+    }
+    return saved["seconds"], Samples(**prefixes) if prefixes else None

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llm import config, ground_truth, models, processes
+from llm import config, ground_truth, models, processes, yaml_text
 from llm.config import REPOSITORY, Experiment
 from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
 from llm.engine import progress
@@ -42,7 +42,7 @@ def prepared_model(spec: str | None, max_length: int, root: Path) -> tuple[Path,
 
     spec: what `ground_truth` of a profile may be; None for the cpu profile's SmolLM2-135M-Instruct.
     """
-    values = {"ground_truth": config.from_yaml(spec)} if spec else {}
+    values = {"ground_truth": yaml_text.from_yaml(spec)} if spec else {}
     experiment = config.load("cpu", vocab_size=None, max_length=max_length, **values)
     name = f"{experiment.ground_truth} {max_length}"
     name = "".join(c if c.isalnum() else "-" for c in name) if len(name) < 100 else f"{derive_seed(name):x}"

@@ -53,10 +53,12 @@ def priced(experiment: Experiment, paths: Paths, length: float | None = None) ->
     for work in works(experiment):
         if work.kind not in PRICED_AS:
             continue
-        kind, role, number = PRICED_AS[work.kind], work.by.role, work.epochs * work.data.num_sequences
+        kind, role = PRICED_AS[work.kind], work.by.role
+        number = work.epochs * (work.data.num_sequences if work.data else experiment.num_train)
         model, mean = geometry(role, experiment, paths), length or mean_length(work, paths) or longest(experiment)
         row = {"script": work.script, "kind": kind, "role": role, "sequences": number, "length": mean}
-        row["in_pass"] = work.kind == "score" and work.by != TRUTH  # of p*, which is what the run's timings name
+        # Of p*'s pass, or of a training, which is what the run's timings name.
+        row["within"] = work.kind == "score" and work.by != TRUTH
         row |= {
             "tokens": number * mean,
             "disk": 0,
@@ -67,6 +69,11 @@ def priced(experiment: Experiment, paths: Paths, length: float | None = None) ->
         if kind == "sample":
             row["disk"] = sample_bytes(number, mean, model.vocab_size)
         rows.append(row)
+        none = {"disk": 0, "disk_taken": 0, "within": True}
+        if work.student:  # its teacher's forward passes
+            rows.append(row | none | {"kind": "score", "role": "teacher"})
+        if kind == "train" and not work.data:  # its own prefixes
+            rows.append(row | none | {"kind": "sample"})
     return pd.DataFrame(rows)
 
 
@@ -135,11 +142,12 @@ def timings(paths: Paths) -> pd.DataFrame:
 def compare(experiment: Experiment, paths: Paths, measured: dict | None) -> str:
     """Return planned beside measured for each kind of work with each role's models: tokens, bytes, seconds.
 
-    Scores of test sets by the other models are made in p*'s pass, which is planned and measured as one.
+    Scores of test sets by the other models are made in p*'s pass, which is planned and measured as one; what a
+    student's loss takes beyond its data's likelihood is measured with its training, and planned in operations alone.
     measured: what `calibrate` returns; None leaves the planned seconds out.
     """
     rows = priced(experiment, paths, measured["mean_length"] if measured else longest(experiment))
-    rows = rows[~rows["in_pass"]]
+    rows = rows[~rows["within"]]
     sums = rows.groupby(["kind", "role"], sort=False)[["tokens", "disk", "disk_taken"]].sum()
     sums = sums.join(timings(paths)).fillna(0).reset_index()
     titles = sums["kind"] + " " + sums["role"]

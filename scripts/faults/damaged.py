@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm import config
+from llm import config, yaml_text
 from scripts.faults.reference import PAGE, STAGES, Entry, Reference
 
 
@@ -150,7 +150,7 @@ def bad(reference: Reference, tries: int, chance: random.Random) -> Iterator[tup
     smoke = config.read_profile(config.find_profile("smoke"))
     values = [(name, value) for name, refused in BAD.items() for value in refused]
     for name, value in values if tries >= len(values) else chance.sample(values, tries):
-        profile.write_text(json.dumps(smoke | {name: config.from_yaml(value)}), encoding="utf-8")
+        profile.write_text(json.dumps(smoke | {name: yaml_text.from_yaml(value)}), encoding="utf-8")
         for how in (["--profile", "smoke", f"--{name}={value}"], ["--profile", str(profile)]):
             command = [sys.executable, "-m", "llm.generate_data", "--out", str(out), *how]
             began = time.monotonic()

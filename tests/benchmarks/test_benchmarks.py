@@ -26,10 +26,15 @@ def model_directory(tmp_path_factory):
         ("sampling", ["--num_sequences", "6", "--max_length", "12", "--identity"], "6 slots against 1: 0 of 6"),
         ("scoring", ["--num_sequences", "6", "--max_length", "16", "--batch_size", "4"], "ours over padded"),
         ("training", ["--num_sequences", "64", "--max_length", "16"], "ours over Trainer"),
+        (
+            "distillation",
+            ["--vocab_size", "600", "--max_length", "9", "--num_steps", "1"],
+            "drawing over an on-policy step",
+        ),
     ],
 )
 def test_it_runs(script, arguments, said, model_directory, tmp_path):
-    if script != "training":
+    if script not in ("training", "distillation"):
         arguments = ["--model", str(model_directory), "--out", str(tmp_path), *arguments]
     assert said in within(f"scripts.benchmarks.{script}", "--num_pairs", "1", *arguments)
 

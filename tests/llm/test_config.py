@@ -172,6 +172,100 @@ def test_what_is_wrong_with_the_whole_is_refused(smoke, change, told):
         smoke.with_values(**change)
 
 
+FORWARD = {"loss": "kl_teacher_student", "prefixes": "ground_truth", "temperature": 0.8}
+MIXED, SKEWED = FORWARD | {"loss": "jensen_shannon"}, FORWARD | {"loss": "skewed_kl_student_teacher"}
+CUT, SAMPLED = FORWARD | {"loss": "top_k", "k": 5}, FORWARD | {"loss": "sampled", "m": 2}
+STUDENTS = [FORWARD, MIXED | {"beta": 0.25}, SKEWED | {"lambda": 0.1}, CUT, CUT | {"loss": "top_k_tail"}, SAMPLED]
+STUDENTS += [FORWARD | {"prefixes": "student", "temperature": 3.0}, SAMPLED | {"prefixes": "teacher"}]
+STUDENTS += [FORWARD | {"loss": "kl_student_teacher", "hard_weight": 0.25}]
+
+
+def test_students_are_a_profile_of_the_same_students(tmp_path, smoke):
+    experiment = smoke.with_values(students=STUDENTS)
+    assert experiment.to_dict()["students"] == STUDENTS and len(experiment.students) == len(STUDENTS)
+    assert config.build(experiment.to_dict()) == experiment != smoke
+    path = tmp_path / "mine.yaml"
+    path.write_text(config.render(experiment))
+    assert config.load(str(path)) == experiment
+
+
+def test_students_are_given_as_a_flag(smoke):
+    flag = "[{loss: kl_teacher_student, prefixes: ground_truth, temperature: 0.8}]"
+    for flags in (["--students", flag], [f"--students={flag}"]):
+        assert config.parse("", ["--profile", "smoke", *flags])[0] == smoke.with_values(students=[FORWARD])
+
+
+@pytest.mark.parametrize(
+    ("student", "told"),
+    [
+        (
+            FORWARD | {"loss": "cross_entropy"},
+            r"students\[0\]\.loss is 'cross_entropy': it must be 'hard', 'kl_teacher_",
+        ),
+        (FORWARD | {"loss": "hard"}, r"students\[0\]: hard is not to be listed"),
+        (
+            FORWARD | {"prefixes": "student", "hard_weight": 0.1},
+            r"students\[0\]: hard_weight on a student's own prefixes",
+        ),
+        (FORWARD | {"hard_weight": 1}, r"students\[0\]\.hard_weight is 1: it must be less than 1"),
+        (
+            FORWARD | {"hard_weight": -0.1},
+            r"students\[0\]\.hard_weight is -0\.1: it must be greater than or equal to 0",
+        ),
+        (MIXED | {"beta": 0}, r"students\[0\]\.beta is 0: it must be greater than 0"),
+        (MIXED | {"beta": 1}, r"students\[0\]\.beta is 1: it must be less than 1"),
+        (MIXED | {"beta": 1.5}, r"students\[0\]\.beta is 1\.5: it must be less than 1"),
+        (SKEWED | {"lambda": 0}, r"students\[0\]\.lambda is 0: it must be greater than 0"),
+        (SKEWED | {"lambda": 1}, r"students\[0\]\.lambda is 1: it must be less than 1"),
+        (CUT | {"k": 0}, r"students\[0\]\.k is 0: it must be greater than or equal to 1"),
+        (CUT | {"k": 2.5}, r"students\[0\]\.k is 2\.5: it must be a valid integer"),
+        (CUT | {"k": 41}, r"students\[0\]\.k is 41: it must be at most the vocabulary's 40 ids"),
+        (SAMPLED | {"m": 0}, r"students\[0\]\.m is 0: it must be greater than or equal to 1"),
+        (MIXED, r"students\[0\]: jensen_shannon needs beta"),
+        (SKEWED, r"students\[0\]: skewed_kl_student_teacher needs lambda"),
+        (FORWARD | {"loss": "top_k_tail"}, r"students\[0\]: top_k_tail needs k"),
+        (FORWARD | {"loss": "sampled"}, r"students\[0\]: sampled needs m"),
+        (FORWARD | {"k": 3}, r"students\[0\]: kl_teacher_student has no k"),
+        (MIXED | {"beta": 0.5, "lambda": 0.5}, r"students\[0\]: jensen_shannon has no lambda"),
+        (
+            FORWARD | {"prefixes": "teacher", "temperature": 0.7},
+            r"students\[0\]\.temperature is 0\.7: the teacher's samples",
+        ),
+        (
+            FORWARD | {"prefixes": "p"},
+            r"students\[0\]\.prefixes is 'p': it must be 'ground_truth', 'teacher' or 'student'",
+        ),
+        (FORWARD | {"temperature": "warm"}, r"students\[0\]\.temperature is 'warm': it must be a valid number"),
+        (FORWARD | {"temperature": 0}, r"students\[0\]\.temperature is 0: it must be at least 1e-30"),
+        (
+            FORWARD | {"tau": 1},
+            r"unknown key 'students\[0\]\.tau': the keys are loss, prefixes, temperature, beta, lambda",
+        ),
+        ({"loss": "kl_teacher_student", "prefixes": "student"}, r"students\[0\]\.temperature is not set"),
+        ("kl_teacher_student", r"students\[0\] is 'kl_teacher_student': it must be an object"),
+    ],
+)
+def test_what_is_no_student_is_refused_in_one_line_with_its_place(smoke, student, told):
+    with pytest.raises(UsageError, match=rf"^{told}[^\n]*$"):
+        smoke.with_values(students=[student], vocab_size=40)
+    with pytest.raises(UsageError, match=rf"^{told.replace('0', '1', 1)}[^\n]*$"):  # the second of two
+        smoke.with_values(students=[SAMPLED, student], vocab_size=40)
+
+
+def test_a_student_is_listed_once(smoke):
+    for second in (FORWARD, FORWARD | {"hard_weight": 0, "temperature": 0.8}):
+        with pytest.raises(
+            UsageError, match=r"^students has student_kl_teacher_student_on_ground_truth_tau0\.80 twice$"
+        ):
+            smoke.with_values(students=[FORWARD, SAMPLED, second])
+
+
+@pytest.mark.parametrize("value", [FORWARD, 5, None, "kl_teacher_student"])
+def test_students_that_are_no_list_are_refused_by_name(smoke, value):
+    with pytest.raises(UsageError, match=r"^students is [^\n]*$"):
+        smoke.with_values(students=value)
+
+
 def test_a_missing_key_is_refused_by_name(smoke):
     values = smoke.to_dict()
     del values["batch_size"]

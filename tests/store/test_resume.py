@@ -112,6 +112,18 @@ def test_what_is_damaged_is_skipped_and_said(samples, experiment, whole, tmp_pat
     assert_same(kept, whole)
 
 
+def test_a_state_of_other_data_is_not_gone_on_from(samples, experiment, whole, tmp_path, capsys, monkeypatch):
+    few = samples.take(np.arange(100))
+    with pytest.raises(Stopped):
+        trained(few, experiment, tmp_path, 5, lambda nats, _: (os.kill(os.getpid(), signal.SIGTERM), nats)[1])
+    (state,) = files_in(tmp_path).states()[:1]
+    monkeypatch.setattr(Run, "training_bound", lambda self, work: {"set": "another"})
+    kept = trained(samples, experiment, tmp_path)
+    printed = capsys.readouterr().out
+    assert f"skipped {state}: it is of other data" in printed and "going on from" not in printed
+    assert_same(kept, whole)
+
+
 @pytest.mark.parametrize("where_it_is", ["loss", "gradient"])
 def test_what_is_not_finite_stops_at_its_step_and_is_not_saved(samples, experiment, whole, tmp_path, where_it_is):
     def plant(nats, size):
