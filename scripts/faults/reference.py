@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM  # noqa: F401
 
 from llm import processes
 
-FLAGS = ["--profile", "smoke", "--num_train", "400", "--num_validation", "60", "--num_test", "60", "--shard_size", "40"]
+FLAGS = ["--profile", "smoke", "--num_train", "240", "--num_validation", "40", "--num_test", "60", "--shard_size", "40"]
 FLAGS += ["--teacher_epochs", "2", "--student_epochs", "2", "--temperatures", "0.8", "1.0", "--save_steps", "5"]
 STAGES = {  # in the order of the four scripts
     "generate_data": ["generate_data"],
