@@ -41,7 +41,10 @@ def row_loss(student: Student, teacher_logits, student_logits, ids, uniforms) ->
 
 
 def drawn(logits: "torch.Tensor", uniforms: "torch.Tensor") -> "torch.Tensor":
-    """Return ids [n, m] from softmax(logits): of each row the inverse of its cumulative distribution at m uniforms."""
+    """Return ids [n, m] from softmax(logits): of each row the inverse of its cumulative distribution at m uniforms.
+
+    `sampling.draw` is faster for one id a row; here a row's sums serve all m.
+    """
     import torch
 
     cumulative = torch.softmax(logits.double(), -1).cumsum(-1)

@@ -122,7 +122,7 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples | Non
 
     e, name = run.experiment, work.by
     kept = TrainingFiles(run.paths.checkpoints(name), run.training_bound(work))
-    prefixes = KeptPrefixes(samples) if samples else OwnPrefixes(run, work, model)
+    prefixes = KeptPrefixes(samples) if samples is not None else OwnPrefixes(run, work, model)
     steps_per_epoch = math.ceil(len(prefixes.lengths) / e.batch_size)
     dtype = models.native_dtype(e.training_dtype, processes.state().device)
     accelerator = training.accelerator_of(e, dtype, kept.directory)
@@ -190,13 +190,17 @@ def _forget(run: Run, work: Work) -> None:
 
 
 def _go_on(kept: TrainingFiles, steps_per_epoch: int, model, adam, schedule) -> tuple[int, float, Samples | None]:
-    """Restore the newest usable state; return its step, the seconds that had been trained, and own prefixes, or 0s."""
+    """Restore the newest usable state; return its step, the seconds trained until then, and own prefixes if any.
+
+    Without one: 0, 0 and None.
+    """
     with processes.state().main_process_first():  # the main one says what it skips, and shortens the log
         state = kept.usable_state(steps_per_epoch)
         first = resume.step_of(state) if state else 0
         seconds, prefixes = resume.restore(state, model, adam, schedule) if state else (0.0, None)
         if processes.is_main():
             kept.shorten_log(first)
+            kept.remove_states_after(first)
     if state:
         say(f"going on from {state}")
     return first, seconds, prefixes

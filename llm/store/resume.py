@@ -131,6 +131,12 @@ class TrainingFiles:
             if foreign_file(state) is None:
                 shutil.rmtree(state)
 
+    def remove_states_after(self, step: int) -> None:
+        """Remove the states of later steps, which are not gone on from and would outlive the ones that come."""
+        for state in self.states():
+            if step_of(state) > step and foreign_file(state) is None:
+                shutil.rmtree(state)
+
     def shorten_log(self, num_rows: int) -> None:
         """Keep the first rows of the log, those of the steps that a training does not repeat."""
         rows = self.log.read_bytes().splitlines(keepends=True) if self.log.is_file() else []

@@ -113,14 +113,26 @@ def test_what_is_damaged_is_skipped_and_said(samples, experiment, whole, tmp_pat
 
 
 def test_a_state_of_other_data_is_not_gone_on_from(samples, experiment, whole, tmp_path, capsys, monkeypatch):
+    """Nor does it outlive the earlier states of the training that begins anew."""
+
+    def stop(nats, size):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return nats
+
     few = samples.take(np.arange(100))
     with pytest.raises(Stopped):
-        trained(few, experiment, tmp_path, 5, lambda nats, _: (os.kill(os.getpid(), signal.SIGTERM), nats)[1])
-    (state,) = files_in(tmp_path).states()[:1]
+        trained(few, experiment, tmp_path, 13, stop)
+    others = files_in(tmp_path).states()
+    assert [step_of(state) for state in others] == [13, 12]
     monkeypatch.setattr(Run, "training_bound", lambda self, work: {"set": "another"})
-    kept = trained(samples, experiment, tmp_path)
+    with pytest.raises(Stopped):
+        trained(samples, experiment, tmp_path, 5, stop)
     printed = capsys.readouterr().out
-    assert f"skipped {state}: it is of other data" in printed and "going on from" not in printed
+    assert all(f"skipped {state}: it is of other data" in printed for state in others)
+    assert "going on from" not in printed
+    assert [step_of(state) for state in files_in(tmp_path).states()] == [5, 4]
+    kept = trained(samples, experiment, tmp_path)
+    assert f"going on from {tmp_path / 'checkpoints' / NAME / 'seed0' / 'state-5'}" in capsys.readouterr().out
     assert_same(kept, whole)
 
 
