@@ -9,12 +9,17 @@ Temperature: whoever calls divides the teacher's logits by tau, so that the stud
 student's are not divided, and there is no factor tau ** 2: Hinton et al. (2015, arXiv 1503.02531) divide both, which
 makes a softened student match a softened teacher, and undo with tau ** 2 what that takes from the gradient.
 
-With u_v the derivative of a loss in Q_v, its gradient in the student's logit v is Q_v (u_v - sum_w Q_w u_w).
+With u_v the derivative of a loss in Q_v, its gradient in the student's logit v is Q_v (u_v - sum_w Q_w u_w). Losses with
+a mixture are differentiated by that formula, since autograd would go over the [n, V] numbers half as often again.
 """
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.linalg import vecdot
 from torch.nn.functional import kl_div
+
+LARGEST = 80.0  # of a logarithm whose exponential is taken: float32 holds it
 
 
 def hard(student: Tensor, ids: Tensor) -> Tensor:
@@ -50,9 +55,17 @@ def jensen_shannon(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
     division u = (1 - beta) log(Q / M). It is GKD's (Agarwal et al., arXiv 2306.13649). TRL's generalized_jsd_loss of
     the same beta is J_beta itself inside (0, 1), and KL(P || Q) and KL(Q || P) at 0 and 1: its scale jumps there.
     """
-    log_p, log_q = _log_probs(teacher, student)
-    log_m = _log_mixture(log_p, log_q, beta)
-    return _kl(log_p, log_m) / (1 - beta) + _kl(log_q, log_m) / beta
+    log_p, log_q = _log_probs(teacher, student.detach())
+    p, q, p_over_q = log_p.exp(), log_q.exp(), (log_p - log_q).clamp_(-LARGEST, LARGEST)
+    if beta <= 0.5:  # the smaller logarithm first, without rounding what it leaves of 0
+        m_over_q = _mixture_over_first(p_over_q, 1 - beta).log1p_()
+        m_over_p = m_over_q - p_over_q
+    else:
+        m_over_p = _mixture_over_first(-p_over_q, beta).log1p_()
+        m_over_q = m_over_p + p_over_q
+    u = m_over_q.div_(-beta)
+    of_q = vecdot(q, u)
+    return _Differentiated.apply(student, of_q - vecdot(p, m_over_p) / (1 - beta), u.sub_(of_q[:, None]).mul_(q))
 
 
 def skewed_kl_teacher_student(teacher: Tensor, student: Tensor, lambda_: float) -> Tensor:
@@ -60,8 +73,11 @@ def skewed_kl_teacher_student(teacher: Tensor, student: Tensor, lambda_: float) 
 
     u = -(1 - lambda) P / M with that mixture M (DistiLLM's skew KL: Ko et al., arXiv 2402.03898).
     """
-    log_p, log_q = _log_probs(teacher, student)
-    return _kl(log_p, _log_mixture(log_p, log_q, lambda_))
+    log_p, log_q = _log_probs(teacher, student.detach())
+    q = log_q.exp()
+    m_over_p = _mixture_over_first(log_q - log_p, lambda_)
+    qu = (q / (m_over_p + 1)).mul_(lambda_ - 1)
+    return _Differentiated.apply(student, -vecdot(log_p.exp_(), m_over_p.log1p_()), qu - q * qu.sum(-1, keepdim=True))
 
 
 def skewed_kl_student_teacher(teacher: Tensor, student: Tensor, lambda_: float) -> Tensor:
@@ -69,8 +85,12 @@ def skewed_kl_student_teacher(teacher: Tensor, student: Tensor, lambda_: float) 
 
     u = log(Q / M) - lambda Q / M with that mixture M (DistiLLM's skew reverse KL).
     """
-    log_p, log_q = _log_probs(teacher, student)
-    return _kl(log_q, _log_mixture(log_p, log_q, 1 - lambda_))
+    log_p, log_q = _log_probs(teacher, student.detach())
+    q = log_q.exp()
+    m_over_q = _mixture_over_first(log_p - log_q, lambda_)
+    log_q_over_m = -m_over_q.log1p()
+    qu = q * (log_q_over_m - lambda_ / (m_over_q + 1))
+    return _Differentiated.apply(student, vecdot(q, log_q_over_m), qu - q * qu.sum(-1, keepdim=True))
 
 
 def top_k(teacher: Tensor, student: Tensor, k: int) -> Tensor:
@@ -108,7 +128,23 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
 
 
-def _log_mixture(log_p: Tensor, log_q: Tensor, weight: float) -> Tensor:
-    """Return log(weight P + (1 - weight) Q), where both are 0 a finite one, which nothing multiplies but a 0."""
-    mixture = weight * log_p.exp() + (1 - weight) * log_q.exp()
-    return mixture.clamp_min(torch.finfo(mixture.dtype).tiny).log()
+def _mixture_over_first(log_ratio: Tensor, weight: float) -> Tensor:
+    """Return M / A - 1 = (1 - weight) (B / A - 1) of M = weight A + (1 - weight) B, exact also where it is near 0.
+
+    log_ratio: log(B / A). Above LARGEST, where A weighs nothing, it is taken for LARGEST.
+    """
+    return log_ratio.clamp(max=LARGEST).expm1_().mul_(1 - weight)
+
+
+class _Differentiated(torch.autograd.Function):
+    """A loss of each row [n], together with its gradient in the student's logits [n, V]."""
+
+    @staticmethod
+    def forward(ctx, student: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_loss: Tensor) -> tuple[Tensor, None, None]:
+        return of_loss[:, None] * ctx.saved_tensors[0], None, None

@@ -206,6 +206,21 @@ def test_the_sampled_loss_averages_to_the_forward_kl_and_the_entropy(m):
         np.testing.assert_allclose(slope.numpy(), q[row] - p[row], atol=1e-14)
 
 
+@pytest.mark.parametrize("vocab_size", [5, 300])
+@pytest.mark.parametrize("parameter", [1e-6, 1e-3, 1 - 1e-3, 1 - 1e-6])
+def test_float32_is_enough_for_mixtures_of_nearly_one_of_the_two(vocab_size, parameter):
+    """There the two distributions differ from the mixture by less than a logarithm of float32 is exact to."""
+    logits = random_logits(vocab_size, scale=1.0)
+    for name in ("jensen_shannon", "skewed_kl_teacher_student", "skewed_kl_student_teacher"):
+        values, slopes = [], []
+        for dtype in (torch.float32, torch.float64):
+            teacher, student = (each.to(dtype) for each in logits)
+            values.append(loss(name, (parameter,), teacher, student.requires_grad_()))
+            slopes += torch.autograd.grad(values[-1].sum(), student)
+        np.testing.assert_allclose(*(each.detach().numpy() for each in values), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(*(each.numpy() for each in slopes), rtol=1e-4, atol=1e-7)
+
+
 # -------------------------------------------------------------------------------------------- extreme logits
 
 
