@@ -55,6 +55,9 @@ class Experiment(BaseModel):
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)] = Field(
         description="tau of the teacher's samples, a student each"
     )
+    control_temperatures: tuple[Temperature, ...] = Field(
+        description="further tau at which the teacher and the direct student are themselves sampled and evaluated"
+    )
 
     num_train: Count = Field(description="training sequences, of p* and of the teacher at each tau")
     num_validation: Count = Field(description="sequences of p* on which checkpoints are selected")
@@ -97,8 +100,10 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Experiment":
-        if len(set(self.temperatures)) < len(self.temperatures):
-            raise ValueError(f"temperatures has a value twice: {list(self.temperatures)}")
+        for name in ("temperatures", "control_temperatures"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} has a value twice: {list(values)}")
         if self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError("warmup_fraction + decay_fraction is above 1")
         if wrong := students.refusal(self.students, self.temperatures, self.vocab_size):
@@ -266,7 +271,7 @@ def parse(
         command.add_argument(f"--{name}", **keywords)
     fields = command.add_argument_group("fields of the experiment", "each overrides the profile's key of the same name")
     for name, field in Experiment.model_fields.items():
-        several = dict(nargs="+") if name == "temperatures" else {}
+        several = {"temperatures": dict(nargs="+"), "control_temperatures": dict(nargs="*")}.get(name, {})
         fields.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=field.description, **several)
     flags = [*Experiment.model_fields, *options, "profile", "out", "dry-run", "help"]
     args = command.parse_args(_joined(sys.argv[1:] if argv is None else argv, flags))

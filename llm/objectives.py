@@ -9,8 +9,8 @@ Temperature: whoever calls divides the teacher's logits by tau, so that the stud
 student's are not divided, and there is no factor tau ** 2: Hinton et al. (2015, arXiv 1503.02531) divide both, which
 makes a softened student match a softened teacher, and undo with tau ** 2 what that takes from the gradient.
 
-With u_v the derivative of a loss in Q_v, its gradient in the student's logit v is Q_v (u_v - sum_w Q_w u_w). Losses with
-a mixture are differentiated by that formula, since autograd would go over the [n, V] numbers half as often again.
+With u_v the derivative of a loss in Q_v, its gradient in the student's logit v is Q_v (u_v - sum_w Q_w u_w). Losses
+with a mixture are differentiated by that formula: autograd would go over the [n, V] numbers half as often again.
 """
 
 import torch

@@ -168,7 +168,6 @@ def works(experiment: Experiment) -> list[Work]:
 def evaluated(experiment: Experiment) -> list[Distribution]:
     """Return what stage 4 evaluates: every trained model at temperature 1, then the controls at the other ones."""
     trained = [model for seed in range(experiment.num_seeds) for model in models(experiment, seed)]
-    controls = [
-        model.at(tau) for model in trained if model.model in CONTROLS for tau in experiment.temperatures if tau != 1
-    ]
+    others = [tau for tau in dict.fromkeys(experiment.temperatures + experiment.control_temperatures) if tau != 1]
+    controls = [model.at(tau) for model in trained if model.model in CONTROLS for tau in others]
     return [*trained, *controls]

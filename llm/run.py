@@ -23,7 +23,7 @@ from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
 
-LAYOUT = 4  # of a run's directory: raised whenever an older one cannot be gone on with
+LAYOUT = 5  # of a run's directory: raised whenever an older one cannot be gone on with
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,10 @@ class Run:
         self.refuse_other_settings()
         before, now = self._made_with(), self.experiment
         if before is not None:
-            kept = [tau for tau in before.temperatures if tau not in now.temperatures]
             seeds = max(now.num_seeds, before.num_seeds)
             now = now.with_values(
-                temperatures=[*now.temperatures, *kept],
+                temperatures=[*dict.fromkeys(now.temperatures + before.temperatures)],
+                control_temperatures=[*dict.fromkeys(now.control_temperatures + before.control_temperatures)],
                 num_seeds=seeds,
                 students=[each.model_dump() for each in dict.fromkeys([*now.students, *before.students])],
                 students_of_truth=now.students_of_truth or before.students_of_truth,

@@ -29,7 +29,7 @@ class Apart(UsageError):
     def __init__(self, seed: int | None, ours: Member, control: Member):
         self.where = f"in seed {seed} they share no self-entropy"
         fault = f"seed {seed}: {ours[0]} and {control[0]} and their kin share no self-entropy"
-        super().__init__(f"{fault}: evaluate with more --temperatures")
+        super().__init__(f"{fault}: evaluate with other --control_temperatures")
 
 
 def distilled(results: Results) -> list[Member]:
@@ -38,8 +38,9 @@ def distilled(results: Results) -> list[Member]:
 
 
 def sampled(results: Results, model: str = DIRECT) -> list[Member]:
-    """Return a model, sampled at each tau and at 1."""
-    return [(model, tau) for tau in sorted({*results.taus.values(), 1.0})]
+    """Return a model, sampled at each temperature at which it was evaluated."""
+    evaluated = [each for each in results.sequences.distributions() if each.model == model]
+    return [(model, tau) for tau in sorted({each.temperature for each in evaluated})]
 
 
 def of_truth(results: Results) -> list[Member]:

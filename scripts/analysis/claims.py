@@ -190,9 +190,13 @@ def language_claims(results: Results) -> list[Claim]:
     """Return the claims on language models: orders, their ends, two fits at tau = 1, the teacher's entropy.
 
     At tau = 1 nothing makes the teacher selective, so its student against the direct one compares one fit with two.
+    Above it a teacher is flatter than what it was fitted to, of which the paper says nothing.
     """
-    students = {f"τ = {tau:g}": (name, 1.0) for name, tau in results.taus.items()}
-    teachers = {f"τ = {tau:g}": (TEACHER, tau) for tau in results.taus.values()}
+    taus = {name: tau for name, tau in results.taus.items() if tau <= 1}
+    if not taus:
+        return []
+    students = {f"τ = {tau:g}": (name, 1.0) for name, tau in taus.items()}
+    teachers = {f"τ = {tau:g}": (TEACHER, tau) for tau in taus.values()}
     lowest, highest = next(iter(students)), list(students)[-1]
     direct = {"direct": (DIRECT, 1.0)}
     ends = {lowest: students[lowest]} | direct

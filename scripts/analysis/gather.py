@@ -21,6 +21,7 @@ from llm.store.paths import Paths
 from scripts.analysis.results import COMMITTED, Results
 
 NUM_COMPONENTS = 16
+NUMBERS = ("table.csv", "sequences.parquet", "provenance.json")
 OPTIONAL = ("released.csv", "length.csv", "larger.csv")
 
 
@@ -39,17 +40,17 @@ def projected(sets: dict[str, np.ndarray]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def gather(run: Run, directory: Path) -> list[Path]:
-    """Write a results folder and return its files. UsageError where the run is not finished."""
+def gather(run: Run, directory: Path, numbers: bool = False) -> list[Path]:
+    """Write a results folder and return its files. UsageError where the run is not finished.
+
+    numbers: of the numbers alone, without texts and the map of embeddings.
+    """
     finished = Results(run.paths.results, "run bash run_eval_precision_and_recall.sh first")
     there = [name for name in OPTIONAL if (run.paths.results / name).is_file()]
-    names = ["table.csv", "sequences.parquet", "texts.json", "provenance.json", *there]
+    names = [*NUMBERS, *([] if numbers else ["texts.json"]), *there]
     contents = {name: finished.read(name, Path.read_bytes) for name in names}
-
-    reference = scores.embeddings(run, Distribution(GROUND_TRUTH))
-    students = [each for each in run.evaluated() if each.seed == 0 and each.model in (DIRECT, *finished.taus)]
-    embedded = projected({GROUND_TRUTH: reference} | {each.model: scores.embeddings(run, each) for each in students})
-    contents["embeddings.csv"] = embedded.to_csv(index=False, lineterminator="\n").encode()
+    if not numbers:
+        contents["embeddings.csv"] = embeddings(run, finished).to_csv(index=False, lineterminator="\n").encode()
     for name in OPTIONAL:
         (directory / name).unlink(missing_ok=True)  # that of another run must not stay beside this one's
     for name, content in contents.items():
@@ -57,14 +58,22 @@ def gather(run: Run, directory: Path) -> list[Path]:
     return [directory / name for name in contents]
 
 
+def embeddings(run: Run, finished: Results) -> pd.DataFrame:
+    """Return p*'s embeddings of its own samples and of those of the direct and distilled students of seed 0."""
+    reference = scores.embeddings(run, Distribution(GROUND_TRUTH))
+    students = [each for each in run.evaluated() if each.seed == 0 and each.model in (DIRECT, *finished.taus)]
+    return projected({GROUND_TRUTH: reference} | {each.model: scores.embeddings(run, each) for each in students})
+
+
 def main() -> None:
     where = dict(type=Path, default=COMMITTED, help="the folder to write (default: figs/results)")
-    experiment, root, args = config.parse(__doc__, results=where)
+    alone = dict(action="store_true", help="the numbers alone, without texts and the map's embeddings")
+    experiment, root, args = config.parse(__doc__, results=where, numbers=alone)
     if args.dry_run:
         return say(f"gather {root} -> {args.results}")
     run = Run(experiment, Paths(root))
     run.refuse_other_settings()
-    for path in gather(run, args.results):
+    for path in gather(run, args.results, args.numbers):
         say(f"gathered: {path} ({files.size(path):,} bytes)")
 
 

@@ -150,9 +150,8 @@ def models(results: Results) -> list[Table]:
 
 def control(results: Results) -> Table:
     """Return the same of the teacher and the direct student where they are sampled at each tau."""
-    rows = [
-        [name, f"{tau:g}", *means(results, name, tau)] for name in (TEACHER, DIRECT) for tau in results.taus.values()
-    ]
+    members = [each for model in (TEACHER, DIRECT) for each in sampled(results, model)]
+    rows = [[name, f"{tau:g}", *means(results, name, tau)] for name, tau in members]
     caption = f"Sampled at τ, without distillation: nats per token, {interval_of(results)}"
     return Table(caption, ["model", "τ", *QUANTITIES.values()], rows)
 

@@ -256,7 +256,7 @@ def test_made_up_families_have_the_advantage_that_they_are_made_with(num_seeds, 
 def test_families_that_share_no_entropy_are_refused(tmp_path):
     results = made_up.write(tmp_path, 2, -1.0)  # the distilled students are less sharp than the direct one
     with pytest.raises(
-        UsageError, match=r"seed 0: student_tau0.80.*share no self-entropy: .*--temperatures"
+        UsageError, match=r"seed 0: student_tau0.80.*share no self-entropy: .*--control_temperatures"
     ) as refused:
         by_seed(results, "precision", distilled(results), sampled(results))
     assert isinstance(refused.value, Apart) and refused.value.where == "in seed 0 they share no self-entropy"

@@ -362,6 +362,8 @@ def test_the_mixtures_claims(tmp_path):
             [0.8, 1.0],
             ["precision falls", "recall rises", "the student of τ = 0.8", "so has the student of τ = 1", "a t"],
         ),
+        ([1.25], []),
+        ([1.0, 1.25], ["the student of τ = 1 has"]),  # of a teacher flatter than D the paper says nothing
     ],
 )
 def test_with_other_temperatures_there_are_the_claims_that_can_be_made(taus, titles, tmp_path):

@@ -113,6 +113,7 @@ def test_an_experiment_does_not_change(smoke):
 
 
 WRONG = {
+    "control_temperatures": [[0.8, 0], [math.nan], ["warm"], 0.8, [0.8, 0.8]],
     "temperatures": [[0.8, 0], [-1.0], [1e-50], [math.nan], [math.inf], ["warm"], [], 0.8, [0.8, 0.8]],
     "num_train": [0, 10.5, True],
     "num_test": [1],

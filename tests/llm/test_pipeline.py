@@ -10,6 +10,7 @@ from llm.store.paths import Paths
 # What a run may be repeated with: it decides how much is done, how fast, or what is computed anew each time.
 OF_NO_WORK = {
     "temperatures",
+    "control_temperatures",
     "num_seeds",
     "students",
     "students_of_truth",
@@ -109,12 +110,25 @@ def test_students_of_the_truth_are_other_works(smoke):
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperatures": [0.5, 0.8, 0.875, 0.95, 1.0]}, {"num_seeds": 3}, {"students_of_truth": True}]
+    "change",
+    [
+        {"temperatures": [0.5, 0.8, 0.875, 0.95, 1.0]},
+        {"control_temperatures": [0.5]},
+        {"num_seeds": 3},
+        {"students_of_truth": True},
+    ],
 )
 def test_more_temperatures_seeds_or_students_add_works_and_change_no_other(smoke, change):
     before, after = works(smoke), works(smoke.with_values(**change))
     assert set(before) < set(after)
     assert [work for work in after if work in set(before)] == before
+
+
+def test_the_controls_alone_are_sampled_at_further_temperatures(smoke):
+    added = set(works(smoke.with_values(control_temperatures=[0.5, 0.8]))) - set(works(smoke))
+    assert {(work.script, work.by.temperature) for work in added if work.kind == "sample"} == {(SCRIPTS[-1], 0.5)}
+    assert {work.by.model for work in added if work.kind == "sample"} == {"teacher", "student_direct"}
+    assert {work.kind for work in added} == {"sample", "score"}
 
 
 def test_more_test_sequences_change_the_test_sets_alone(smoke, tmp_path):

@@ -48,6 +48,7 @@ def test_another_value_of_what_a_work_depends_on_is_refused_by_both_names(finish
         {},
         {"temperatures": [0.8]},
         {"temperatures": [0.5, 0.8, 0.875, 0.95, 1.0]},
+        {"control_temperatures": [0.5]},
         {"num_seeds": 1},
         {"num_seeds": 5},
         {"num_test": 301},

@@ -1,0 +1,151 @@
+"""The experiments on objectives: that each goes through, small, and that predictions are judged by the rule."""
+
+import pytest
+from conftest import chain_within, within
+
+from llm import config, pipeline
+from llm.distributions import DIRECT
+from llm.intervals import Estimate, adjusted
+from scripts.analysis import predictions
+from scripts.analysis.advantage import Apart
+from scripts.analysis.objectives import described, over_control
+from scripts.analysis.predictions import CONTROL, Cell, Found, Question, question, tally
+from scripts.analysis.results import Results
+
+EXPERIMENTS = ("race", "sparsity", "capacity")
+TINY = dict(num_train=48, num_validation=20, num_test=20, num_seeds=2, max_length=10, batch_size=16, shard_size=100)
+BOTH = "over 2 seeds and the 20 test sequences that they share"
+TINY |= dict(teacher_epochs=2, student_epochs=2, own_prefix_steps=2)
+
+
+# ---------------------------------------------------------------------------------------------- what is written
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_is_predicted_is_of_models_that_the_experiment_has(name):
+    asked, experiment = question(name), config.load(name)
+    models = {model.model for model in pipeline.models(experiment, 0)}
+    for cell in asked.cells:
+        assert set(cell.ours) <= models and (cell.than == CONTROL or set(cell.than) <= models)
+        assert cell.at in ("equal_entropy", "temperature_1") and cell.quantity in ("precision", "recall")
+        assert cell.at == "equal_entropy" or len(cell.ours) == len(cell.than) == 1
+        assert cell.predicted.keys() <= asked.rivals.keys() and set(cell.predicted.values()) <= set("+-0")
+    told = {rival for cell in asked.cells for rival in cell.predicted}
+    assert told == set(asked.rivals)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_no_two_rivals_predict_the_same(name):
+    asked = question(name)
+    predicted = [tuple(cell.predicted.get(rival) for cell in asked.cells) for rival in asked.rivals]
+    assert len(set(predicted)) == len(predicted)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_all_students_have_as_many_updates_as_the_direct_one(name):
+    experiment = config.load(name)
+    works = [work for work in pipeline.works(experiment) if work.kind == "train" and work.by.role == "student"]
+    assert DIRECT in {work.by.model for work in works}
+    sequences = {work.data.num_sequences if work.data else experiment.num_train for work in works}
+    assert (sequences, {work.epochs for work in works}) == ({experiment.num_train}, {experiment.student_epochs})
+
+
+# ----------------------------------------------------------------------------------------------------- the rule
+
+
+def cell(**predicted: str) -> Cell:
+    return Cell("a minus b", "", "temperature_1", ("a",), ("b",), "recall", predicted)
+
+
+def estimates(*ratios: float) -> list[Estimate]:
+    """With an error of 1 and a normal's tails: a ratio of 2.5 has p = 0.0124."""
+    return [Estimate.of(ratio, 1.0, 1e9) for ratio in ratios]
+
+
+def test_signs_are_those_that_remain_when_p_values_are_adjusted_for_all_cells(monkeypatch, tmp_path):
+    """And a cell without a shared self-entropy takes no part in that."""
+    measured = [*estimates(-9.0, 2.5, 2.2, 0.1), None]
+    cells = [cell(x=sign) for sign in "-+00+"]
+    by_cell = dict(zip(map(id, cells), measured, strict=True))
+
+    def of_cell(self, results):
+        if by_cell[id(self)] is None:
+            raise Apart(0, ("a", 1.0), ("b", 1.0))
+        return by_cell[id(self)]
+
+    monkeypatch.setattr(Cell, "measured", of_cell)
+    monkeypatch.setattr(Results, "over", lambda self, quantity: "over two seeds")
+    judged = predictions.found(Question("?", {"x": ""}, tuple(cells)), tmp_path)
+    assert [each.sign for each in judged] == ["-", "+", "0", "0", None]
+    assert [each.p for each in judged[:4]] == adjusted([each.p_value for each in measured[:4]])
+    assert measured[2].p_value < 0.05 < judged[2].p  # alone it would be separated
+    assert judged[4].missing == "in seed 0 they share no self-entropy"
+    assert tally("x", judged) == {"as predicted": 2, "not separated": 2, "contradicted": 0}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "sign", "verdict"),
+    [
+        ("+", "+", "as predicted"),
+        ("+", "-", "contradicted"),
+        ("+", "0", "not separated"),
+        ("0", "0", "not separated"),
+        ("0", "+", "contradicted"),
+        ("0", "-", "contradicted"),
+        ("+", None, None),
+    ],
+)
+def test_what_becomes_of_a_prediction(predicted, sign, verdict):
+    assert Found(cell(x=predicted), None, sign=sign).verdict("x") == verdict
+    assert Found(cell(x=predicted), None, sign=sign).verdict("another") is None
+
+
+# ------------------------------------------------------------------------------------------- their small twins
+
+
+def flags_of(name: str, root) -> list[str]:
+    """Of the experiment on the smoke profile's models, with little data: its own students and temperatures."""
+    real = config.load(name).to_dict()
+    chosen = {field: real[field] for field in ("temperatures", "control_temperatures", "students")}
+    profile = root / f"{name}.yaml"
+    profile.write_text(config.render(config.load("smoke", **TINY, **chosen)))
+    return ["--profile", str(profile), "--out", str(root / ("run" if name != "capacity" else name))]
+
+
+@pytest.fixture(scope="module")
+def gathered(tmp_path_factory):
+    """The folder of results of the three, small."""
+    root = tmp_path_factory.mktemp("experiments")
+    for name in EXPERIMENTS:
+        flags = flags_of(name, root)
+        chain_within(*flags)
+        runs = {each.run for each in question(name).cells}
+        for run in runs:
+            folder = root / "results" / name / run
+            within("scripts.analysis.gather", *flags, "--results", str(folder), "--numbers")
+            assert {path.name for path in folder.iterdir()} == {"table.csv", "sequences.parquet", "provenance.json"}
+    return root / "results"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_cell_of_an_experiment_is_measured(gathered, name):
+    judged = predictions.found(question(name), gathered / name)
+    for each in judged:
+        if each.estimate is None:
+            assert each.cell.at == "equal_entropy" and "share no self-entropy" in each.missing
+        else:
+            assert each.estimate.low <= each.estimate.value <= each.estimate.high and each.sign in ("+", "-", "0")
+            assert each.basis == ("over 2 seeds" if each.cell.quantity == "precision" else BOTH)
+    assert any(each.estimate is not None for each in judged)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_student_has_a_label_of_its_own_and_a_place_beside_the_control(gathered, name):
+    results = Results(gathered / name / question(name).cells[0].run)
+    students = described(results)
+    trained = {model for model, _ in results.evaluated} - {"teacher"}
+    assert {each.model for each in students} == trained and students[0].model == DIRECT
+    assert len({each.label for each in students}) == len(students)
+    found = [over_control(results, each) for each in students[1:]]
+    apart = {f"in seed {seed} they share no self-entropy" for seed in range(2)}
+    assert all(each in apart if isinstance(each, str) else set(each) == {"precision", "recall"} for each in found)
