@@ -43,11 +43,12 @@ def select(run: Run, work: Work, validation: Samples) -> dict:
 
 def table(selections: list[dict]) -> str:
     """Return a line a model: the perplexity of each epoch, the best one starred."""
-    lines = [f"{'model':<20} {'seed':>4}  perplexity on validation, per token, by epoch (* selected)"]
+    width = max(len(each["model"]) for each in selections)
+    lines = [f"{'model':<{width}} {'seed':>4}  perplexity on validation, per token, by epoch (* selected)"]
     for selection in selections:
         best = selection["best_epoch"]
         cells = [f"{row['perplexity']:.2f}{'*' if row['epoch'] == best else ' '}" for row in selection["epochs"]]
-        lines.append(f"{selection['model']:<20} {selection['seed']:>4}  {'  '.join(cells)}")
+        lines.append(f"{selection['model']:<{width}} {selection['seed']:>4}  {'  '.join(cells)}")
     return "\n".join(lines)
 
 

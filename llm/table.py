@@ -59,7 +59,7 @@ def markdown(header: list[str], rows: list[list[object]]) -> str:
 
 
 def table_of_seeds(table: pd.DataFrame) -> str:
-    """Return every distribution and seed in Markdown, per token, in nats; those at tau below 1 are the control."""
+    """Return every distribution and seed in Markdown, per token, in nats; those at another tau than 1 are controls."""
     found = [estimates(table, quantity) for quantity in QUANTITIES]
     rows = []
     for (model, tau), by_seed in found[0].items():

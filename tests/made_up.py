@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm import config
+from llm import config, pipeline
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
 from llm.intervals import Estimate, mean_estimate
 from llm.metrics import QUANTITIES, mean_ratio, over, over_seeds
@@ -152,10 +152,10 @@ def likelihoods(sequences: Sequences) -> list[dict]:
     return rows
 
 
-def training_set_entropies(rng: np.random.Generator, num_seeds: int, effect: float) -> list[dict]:
+def training_set_entropies(rng: np.random.Generator, num_seeds: int, effect: float, taus=TAUS) -> list[dict]:
     """Return the entropies of the teachers' samples at each tau, and of several seeds their means."""
     rows = []
-    for k, tau in enumerate(TAUS):
+    for k, tau in enumerate(taus):
         for seed in range(num_seeds):
             num_scored = rng.integers(3, LENGTH + 1, NUM)
             draws, _ = scores(rng, -(4.0 - effect * 0.3 * (3 - k) + rng.normal(0, 0.002)) * num_scored)
@@ -268,3 +268,31 @@ def write_others(directory: Path, rng: np.random.Generator, effect: float) -> No
             named = dict(deviation=name, what=what, quantity=quantity, side=side)
             released.append(named | dict(zip(("value", "low", "high"), ends, strict=True)))
     pd.DataFrame(released).to_csv(directory / "released.csv", index=False)
+
+
+# ------------------------------------------------------------------------------------------------- experiments
+
+
+def write_race(directory: Path, num_seeds: int = 2) -> Results:
+    """Write the results of the race below a folder, with all of its models, and return the folder's results.
+
+    A student is as sharp as the direct one sampled at its tau, and 0.1 nats per token below it in both.
+    """
+    rng, folder = np.random.default_rng(0), directory / "race"
+    experiment = config.load("race", num_seeds=num_seeds, num_test=NUM)
+    test, parts = shared_sequences(rng), []
+    for each in pipeline.evaluated(experiment):
+        student = experiment.student_of(each.model)
+        by_samples = {student_name(tau): tau for tau in experiment.temperatures}
+        distilled = student is not None or each.model in by_samples
+        tau = student.temperature if student else by_samples.get(each.model, each.temperature)
+        means = (
+            np.array([-5.5, -4.3, 4.2]) + (1 - tau) * np.array([6, -2, -7.5]) - 0.1 * distilled * np.array([1, 1, 0])
+        )
+        precision, recall, entropy = means + rng.normal(0, 0.002, 3)
+        parts.append(rows_of(each, own_sequences(rng, precision, entropy), by_model(rng, test, recall)))
+    sequences = write_sequences(folder, rows_of(Distribution(GROUND_TRUTH), test), *parts)
+    entropies = training_set_entropies(rng, num_seeds, 1.0, sorted(experiment.temperatures))
+    table(folder, [*likelihoods(sequences), *entropies, *other_rows(rng, sequences)])
+    (folder / "provenance.json").write_text(json.dumps({"experiment": experiment.to_dict(), "seconds": 4321.0}))
+    return Results(directory)

@@ -54,6 +54,7 @@ class Cell:
 class Question:
     """What an experiment asks, {rival: its explanation}, and the cells in which they differ."""
 
+    experiment: str
     question: str
     rivals: dict[str, str]
     cells: tuple[Cell, ...]
@@ -84,7 +85,7 @@ class Found:
 
 
 def question(experiment: str) -> Question:
-    """Return what is written of an experiment: race, sparsity or capacity."""
+    """Return what is written of one of EXPERIMENTS."""
     written = yaml.safe_load(WRITTEN.read_text(encoding="utf-8"))[experiment]
     cells = []
     for each in written["cells"]:
@@ -94,12 +95,13 @@ def question(experiment: str) -> Question:
             cells.append(
                 Cell(each["what"], each.get("run", ""), each["at"], tuple(each["ours"]), than, quantity, predicted)
             )
-    return Question(written["question"], written["rivals"], tuple(cells))
+    return Question(experiment, written["question"], written["rivals"], tuple(cells))
 
 
-def found(asked: Question, directory: Path) -> list[Found]:
-    """Return each cell with its difference and sign. directory: of the experiment's results, or of its runs'."""
-    measured = [_measured(cell, Results(directory / cell.run)) for cell in asked.cells]
+def found(asked: Question, results: Results) -> list[Found]:
+    """Return each cell with its difference and sign. UsageError where the results of a run are not there."""
+    runs = {run: results.experiment(asked.experiment, run) for run in {cell.run for cell in asked.cells}}
+    measured = [_measured(cell, runs[cell.run]) for cell in asked.cells]
     there = [each for each in measured if each.estimate is not None]
     p_values = dict(zip(map(id, there), adjusted([each.estimate.p_value for each in there]), strict=True))
     return [_judged(each, p_values.get(id(each))) for each in measured]

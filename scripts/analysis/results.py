@@ -26,6 +26,7 @@ from llm.table import COLUMNS, PER_SEQUENCE, read_table
 
 COMMITTED = REPOSITORY / "figs" / "results"
 MIXTURE = REPOSITORY / "MoG" / "results.json"
+EXPERIMENTS = ("race", "sparsity", "capacity")  # on objectives, each in a folder of its name
 GATHER = "run python -m scripts.analysis.gather, or git checkout figs/results for the committed one"
 
 
@@ -77,6 +78,15 @@ class Results:
             raise UsageError(f"no {path}: {self.made_by}") from None
         except (ValueError, KeyError):
             raise UsageError(f"{path} is damaged: {self.made_by}") from None
+
+    def experiment(self, name: str, run: str = "") -> "Results":
+        """Return the results of one of EXPERIMENTS, or of one of its runs, which lie in a folder of these."""
+        return Results(self.directory / name / run, f"run bash scripts/objectives.sh {name}")
+
+    @property
+    def experiments(self) -> list[str]:
+        """Return which of EXPERIMENTS are there."""
+        return [name for name in EXPERIMENTS if (self.directory / name).is_dir()]
 
     @cached_property
     def table(self) -> pd.DataFrame:

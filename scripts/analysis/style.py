@@ -32,6 +32,17 @@ COLOURS = {
     "data": "#666666",
 }
 QUANTITY_COLOURS = {"precision": "#009E73", "recall": "#CC79A7"}
+OBJECTIVES = {
+    "hard": "#000000",
+    "kl_teacher_student": "#0072B2",
+    "kl_student_teacher": "#CC79A7",
+    "jensen_shannon": "#009E73",
+    "skewed_kl_teacher_student": "#56B4E9",
+    "skewed_kl_student_teacher": "#882255",
+    "top_k": "#B8A000",
+    "top_k_tail": "#7F7F7F",
+    "sampled": "#5E3C99",
+}
 MARKERS = {TEACHER: "s", DIRECT: "D"}
 # Distilled students side by side, from the most selective teacher to the least: one hue, distinguished by lightness.
 SELECTIVE = LinearSegmentedColormap.from_list("selective", ["#002B45", COLOURS["student"], "#8CCBF0"])

@@ -2,6 +2,7 @@
 
     python -m scripts.evidence.length --profile cpu
     python -m scripts.evidence.length --profile cpu --part 1/2
+    python -m scripts.evidence.length --profile cpu --only teacher student_direct
 
 Of a finished run, every model of seed 0 is trained again on the same data with a schedule of 1.5 times its epochs. The
 teacher, the direct student and the most selective distilled one are trained for 1 / 1.5 of them too, and evaluated. The
@@ -40,17 +41,21 @@ QUANTITIES = ("precision", "recall", "entropy")
 
 @dataclass(frozen=True)
 class OtherLength(Run):
-    """A run with other epochs, in a directory of its own; p*, its samples and the training sets are the first run's."""
+    """A run with other epochs of one model, in a directory of its own.
+
+    p*, its samples, the training sets and all other models are the first run's: so a student's teacher is its own.
+    """
 
     first: Run | None = None
+    model: Distribution | None = None
 
     def sample_files(self, sample_set: SampleSet) -> SampleFiles:
         shared = sample_set.distribution.model == TRUTH.model or sample_set.split == "train"
         return self.first.sample_files(sample_set) if shared else super().sample_files(sample_set)
 
     def find_weights(self, distribution: Distribution) -> Path | None:
-        of_truth = distribution.seed is None
-        return self.first.find_weights(distribution) if of_truth else super().find_weights(distribution)
+        own = distribution.at(1.0) == self.model
+        return super().find_weights(distribution) if own else self.first.find_weights(distribution)
 
     @property
     def language(self) -> Language | None:
@@ -68,17 +73,20 @@ def lengths(run: Run, work: Work) -> list[int]:
     return [*shorter, round(work.epochs * LONGER)]
 
 
-def with_epochs(run: Run, epochs: int) -> Run:
-    """Return the run in which models are trained for so many epochs; the run itself where these are its own."""
+def with_epochs(run: Run, epochs: int, model: Distribution) -> Run:
+    """Return the run in which a model is trained for so many epochs; the run itself where these are its own."""
     if epochs == run.experiment.student_epochs:
         return run
     experiment = run.experiment.with_values(teacher_epochs=epochs, student_epochs=epochs, num_seeds=1)
-    return OtherLength(experiment, Paths(run.paths.root / "length" / f"epochs-{epochs}"), first=run)
+    return OtherLength(experiment, Paths(run.paths.root / "length" / f"epochs-{epochs}"), first=run, model=model)
 
 
-def trained(run: Run) -> list[Work]:
-    """Return the trainings of seed 0."""
-    return [work for work in run.works("train") if work.by.seed == 0]
+def trained(run: Run, only: list[str] | None = None) -> list[Work]:
+    """Return the trainings of seed 0, or of some models alone; UsageError where there is no such model."""
+    works = {work.by.model: work for work in run.works("train") if work.by.seed == 0}
+    if unknown := set(only or ()) - works.keys():
+        raise UsageError(f"no model {sorted(unknown)[0]!r}: they are {', '.join(works)}")
+    return [work for name, work in works.items() if only is None or name in only]
 
 
 def complete(first: Run, run: Run, work: Work) -> None:
@@ -117,12 +125,12 @@ def row(run: Run, model: Distribution, epochs: int, is_evaluated: bool) -> dict:
     return found
 
 
-def table(run: Run) -> pd.DataFrame:
-    """Return a row for each model of seed 0 and each length, with the rule's verdict where there is a longer one."""
+def table(run: Run, works: list[Work]) -> pd.DataFrame:
+    """Return a row for each training and each length, with the rule's verdict where there is a longer one."""
     rows = []
-    for work in trained(run):
+    for work in works:
         for epochs in sorted({*lengths(run, work), work.epochs}):
-            rows.append(row(with_epochs(run, epochs), work.by, epochs, work.by in evaluated(run)))
+            rows.append(row(with_epochs(run, epochs, work.by), work.by, epochs, work.by in evaluated(run)))
     frame = pd.DataFrame(rows)
     change = frame.groupby("model", sort=False)["nats"].shift(-1) - frame["nats"]
     frame["longer_changes_nats_by"] = change
@@ -140,22 +148,24 @@ def shown(frame: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    run, args = open_run(__doc__)
+    only = dict(nargs="+", metavar="MODEL", help="train these models again alone (default: all of seed 0)")
+    run, args = open_run(__doc__, only=only)
     if run.experiment.teacher_epochs != run.experiment.student_epochs:
         raise UsageError("teacher_epochs and student_epochs differ: lengths are compared of models with the same")
     path = run.paths.results / "length.csv"
-    todo = [(epochs, work) for work in trained(run) for epochs in lengths(run, work)]
+    works = trained(run, args.only)
+    todo = [(epochs, work) for work in works for epochs in lengths(run, work)]
     if args.dry_run:
         return say("\n".join(f"train {work.by} for {epochs} epochs -> {path}" for epochs, work in todo))
     for _, work in todo:
         run.weights(work.by)
     with run.writing():
         for epochs, work in run.part.of(todo):
-            other = with_epochs(run, epochs)
+            other = with_epochs(run, epochs, work.by)
             processes.main_only(other.keep_settings)
             complete(run, other, work)
         if run.part.num == 1:
-            frame = table(run)
+            frame = table(run, works)
             files.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
             say(frame.to_string(index=False, float_format="{:.4f}".format))
             say(f"intervals {over('precision', 1, run.experiment.num_test)} -> {path}\n\n{shown(frame)}")

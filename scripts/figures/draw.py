@@ -23,12 +23,21 @@ FIGURES = (
     "lengths",
     "repetition",
     "embeddings",
+    "objectives",
 )
+OF_EXPERIMENT = {"objectives": "race"}  # figures of another run, whose results need not be there
 
 
 def draw(results: Results, name: str):
     """Return the figure of a name. UsageError where the results lack what it shows."""
-    return import_module(f"scripts.figures.{name}").draw(results)
+    experiment = OF_EXPERIMENT.get(name)
+    shown = results.experiment(experiment) if experiment else results
+    return import_module(f"scripts.figures.{name}").draw(shown)
+
+
+def drawable(results: Results) -> list[str]:
+    """Return the figures of these results, and of the experiments that lie beside them."""
+    return [name for name in FIGURES if OF_EXPERIMENT.get(name) in (None, *results.experiments)]
 
 
 def main() -> None:
@@ -42,7 +51,7 @@ def main() -> None:
     results = Results(args.results)
     from scripts.analysis.style import save
 
-    for name in args.names or FIGURES:
+    for name in args.names or drawable(results):
         save(draw(results, name), args.figures, name)
         say(f"figure: {args.figures / name}.png and .pdf")
 

@@ -16,7 +16,7 @@ from llm.processes import UsageError, run_entry, say
 from llm.store.files import write_bytes
 from scripts.analysis.claims import claims
 from scripts.analysis.results import COMMITTED, Results
-from scripts.report import tables
+from scripts.report import objectives, tables
 from scripts.report.captions import figure
 from scripts.report.pages import Figure, Section, render
 
@@ -72,6 +72,8 @@ def sections(results: Results, figures: Path) -> list[Section]:
         ],
         "Sample texts": [EXTREMES, *tables.texts(results)],
     }
+    if results.experiments:
+        content["Objectives of distillation"] = [show("objectives"), *objectives.blocks(results)]
     if results.released is not None:
         content["Deviations from the released code"] = tables.released_blocks(results.released)
     content["Settings, versions and hashes"] = tables.settings(results.provenance)

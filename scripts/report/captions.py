@@ -10,6 +10,8 @@ import numpy as np
 
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import Estimate
+from scripts.analysis.advantage import QUANTITIES as ADVANTAGES
+from scripts.analysis.objectives import described, over_control
 from scripts.analysis.results import Results
 from scripts.report.pages import Figure
 
@@ -226,4 +228,27 @@ def repetition(results: Results) -> str:
     return (
         "Rep-n is the mean share of a sequence's n-grams that repeat an earlier one (Welleck et al. 2020), distinct-n "
         f"the share of distinct n-grams in all the samples (Li et al. 2016). Rep-4 is {', '.join(parts)}."
+    )
+
+
+@shows(
+    "Two panels. On the left precision against recall: students by their loss, whose sequences they learned after and "
+    "τ, and the curves of the direct student and the teacher, sampled at temperatures. On the right, a row a student, "
+    "what it has over the direct student that is sampled to the same self-entropy, with intervals."
+)
+def objectives(results: Results) -> str:
+    race = results.experiment("race")
+    students = [each for each in described(race) if each.tau is not None]
+    found = [each for each in (over_control(race, student) for student in students) if isinstance(each, dict)]
+    told = [
+        f"{sum(each[name].low > 0 for each in found)} above it in {name} and "
+        f"{sum(each[name].high < 0 for each in found)} below"
+        for name in ADVANTAGES
+    ]
+    bases = "; ".join(dict.fromkeys(race.over(name) for name in ADVANTAGES))
+    return (
+        "Left: students of one D, by what they minimise; filled are those of a teacher at τ below 1. The lines are "
+        "what sampling at a temperature does without distillation. Right: each student less the direct one sampled to "
+        f"the same self-entropy, 95 % intervals {bases}. Of {len(found)} students that can be compared, by these "
+        f"intervals: {'; '.join(told)}."
     )

@@ -10,12 +10,10 @@ from scripts.analysis import predictions
 from scripts.analysis.advantage import Apart
 from scripts.analysis.objectives import described, over_control
 from scripts.analysis.predictions import CONTROL, Cell, Found, Question, question, tally
-from scripts.analysis.results import Results
+from scripts.analysis.results import EXPERIMENTS, Results
 
-EXPERIMENTS = ("race", "sparsity", "capacity")
-TINY = dict(num_train=48, num_validation=20, num_test=20, num_seeds=2, max_length=10, batch_size=16, shard_size=100)
-BOTH = "over 2 seeds and the 20 test sequences that they share"
-TINY |= dict(teacher_epochs=2, student_epochs=2, own_prefix_steps=2)
+TINY = dict(num_train=32, num_validation=16, num_test=16, max_length=10, batch_size=16, shard_size=100)
+TINY |= dict(teacher_epochs=1, student_epochs=1, own_prefix_steps=2)
 
 
 # ---------------------------------------------------------------------------------------------- what is written
@@ -75,7 +73,7 @@ def test_signs_are_those_that_remain_when_p_values_are_adjusted_for_all_cells(mo
 
     monkeypatch.setattr(Cell, "measured", of_cell)
     monkeypatch.setattr(Results, "over", lambda self, quantity: "over two seeds")
-    judged = predictions.found(Question("?", {"x": ""}, tuple(cells)), tmp_path)
+    judged = predictions.found(Question("race", "?", {"x": ""}, tuple(cells)), Results(tmp_path))
     assert [each.sign for each in judged] == ["-", "+", "0", "0", None]
     assert [each.p for each in judged[:4]] == adjusted([each.p_value for each in measured[:4]])
     assert measured[2].p_value < 0.05 < judged[2].p  # alone it would be separated
@@ -113,8 +111,8 @@ def flags_of(name: str, root) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def gathered(tmp_path_factory):
-    """The folder of results of the three, small."""
+def gathered(tmp_path_factory) -> Results:
+    """The results of the three, small."""
     root = tmp_path_factory.mktemp("experiments")
     for name in EXPERIMENTS:
         flags = flags_of(name, root)
@@ -124,28 +122,28 @@ def gathered(tmp_path_factory):
             folder = root / "results" / name / run
             within("scripts.analysis.gather", *flags, "--results", str(folder), "--numbers")
             assert {path.name for path in folder.iterdir()} == {"table.csv", "sequences.parquet", "provenance.json"}
-    return root / "results"
+    return Results(root / "results")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_of_an_experiment_is_measured(gathered, name):
-    judged = predictions.found(question(name), gathered / name)
+    judged = predictions.found(question(name), gathered)
     for each in judged:
         if each.estimate is None:
             assert each.cell.at == "equal_entropy" and "share no self-entropy" in each.missing
         else:
             assert each.estimate.low <= each.estimate.value <= each.estimate.high and each.sign in ("+", "-", "0")
-            assert each.basis == ("over 2 seeds" if each.cell.quantity == "precision" else BOTH)
+            assert each.basis == "over 16 sequences, of this training"
     assert any(each.estimate is not None for each in judged)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_student_has_a_label_of_its_own_and_a_place_beside_the_control(gathered, name):
-    results = Results(gathered / name / question(name).cells[0].run)
+    results = gathered.experiment(name, question(name).cells[0].run)
     students = described(results)
     trained = {model for model, _ in results.evaluated} - {"teacher"}
     assert {each.model for each in students} == trained and students[0].model == DIRECT
     assert len({each.label for each in students}) == len(students)
     found = [over_control(results, each) for each in students[1:]]
-    apart = {f"in seed {seed} they share no self-entropy" for seed in range(2)}
-    assert all(each in apart if isinstance(each, str) else set(each) == {"precision", "recall"} for each in found)
+    apart = "in seed 0 they share no self-entropy"
+    assert all(each == apart if isinstance(each, str) else set(each) == {"precision", "recall"} for each in found)

@@ -10,16 +10,19 @@ from llm.distributions import DIRECT, TEACHER, truth_student_name
 from llm.metrics import QUANTITIES
 from llm.run import Run
 from llm.sequences import read_sequences
+from llm.store import files
 from llm.store.paths import Paths
 from llm.table import PER_TOKEN, estimates, read_table
 from scripts.evidence.length import FINISHED, OVERFITTED
 
 VALUES = dict(num_train=120, num_validation=40, num_test=40, num_seeds=2, temperatures=[0.8, 1.0])
-VALUES |= dict(teacher_epochs=2, student_epochs=2, students_of_truth=True)
+SOFT = [{"loss": "kl_teacher_student", "prefixes": "ground_truth", "temperature": 1.0}]
+VALUES |= dict(teacher_epochs=2, student_epochs=2, students_of_truth=True, students=SOFT)
 FLAGS = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--num_test", "40", "--num_seeds", "2"]
 FLAGS += ["--temperatures", "0.8", "1.0", "--teacher_epochs", "2", "--student_epochs", "2"]
-FLAGS += ["--students_of_truth", "true"]
+FLAGS += ["--students_of_truth", "true", "--students", str(SOFT)]
 LARGER = ["--num_train", "240", "--num_seeds", "1", "--students_of_truth", "false", "--temperatures", "0.8"]
+LARGER += ["--students", "[]"]
 EVALUATED = {TEACHER, DIRECT, "student_tau0.80"}
 
 
@@ -84,6 +87,27 @@ def test_a_longer_training_is_on_the_same_data_and_leaves_the_run_alone(evidence
     ]
     tokens = [[line.split('"tokens": ')[1].split(",")[0] for line in log] for log in logs]
     assert tokens[1][: len(tokens[0])] == tokens[0] and len(tokens[1]) == 1.5 * len(tokens[0])
+
+
+def test_at_another_length_a_student_has_the_teacher_of_the_run(evidence):
+    """Not the one that was itself trained for that length."""
+    run, _ = evidence
+    name = run.experiment.students[0].name
+    ours, other = (
+        files.read_json(run.paths.root / where / f"checkpoints/{name}/seed0/training.json")
+        for where in (".", "length/epochs-3")
+    )
+    assert (run.paths.root / "length/epochs-3/checkpoints/teacher/seed0/training.json").is_file()
+    assert other["bound"] == ours["bound"] and set(ours["bound"]) == {"teacher", "set", "manifest"}
+
+
+def test_of_some_models_alone_only_these_are_trained(evidence):
+    run, _ = evidence
+    flags = ["--out", str(run.paths.root), *FLAGS]
+    lines = within("scripts.evidence.length", *flags, "--only", DIRECT, "--dry-run").splitlines()
+    assert [line.split(" ->")[0] for line in lines] == [f"train {DIRECT} seed 0 for {k} epochs" for k in (1, 3)]
+    told = refusal("scripts.evidence.length", *flags, "--only", "student_tau0.90")
+    assert "no model 'student_tau0.90': they are teacher, student_direct" in told
 
 
 def test_a_larger_training_set_stands_beside(evidence):

@@ -26,7 +26,10 @@ QUICK = [name for name in FIGURES if name != "embeddings"]  # its layout takes s
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> dict[int, Results]:
     """Return made-up results of one seed and of three."""
-    return {num_seeds: made_up.write(tmp_path_factory.mktemp("made"), num_seeds) for num_seeds in (1, 3)}
+    found = {num_seeds: made_up.write(tmp_path_factory.mktemp("made"), num_seeds) for num_seeds in (1, 3)}
+    for num_seeds, results in found.items():
+        made_up.write_race(results.directory, num_seeds)
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from scripts.report.pages import Section, Table, render
 
 SHOWN = (
     *("overview", "mog_panels", "precision_recall", "embeddings", "decomposition", "positions", "lengths"),
-    *("repetition", "control", "teacher_entropy", "mog_tradeoff", "mog_control"),
+    *("repetition", "control", "teacher_entropy", "mog_tradeoff", "mog_control", "objectives"),
 )
 
 
@@ -94,6 +94,7 @@ def test_families_that_share_no_self_entropy_have_a_row_of_words(tmp_path):
 def made(tmp_path) -> Path:
     """Return a directory with results and all of the figures."""
     made_up.write(tmp_path / "results")
+    made_up.write_race(tmp_path / "results")
     for k, name in enumerate(SHOWN):
         Image.new("L", (40 + k, 30), "white").save(tmp_path / f"{name}.png")
     return tmp_path

@@ -1,0 +1,85 @@
+"""Objectives of distillation on the plane, and what each has over the direct student sampled to its self-entropy.
+
+Above, the students and the curves of the direct student and the teacher, sampled at every temperature. Below, the
+advantage of each student (scripts/analysis/objectives.py) with its 95 % interval.
+"""
+
+import re
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from llm.distributions import DIRECT, TEACHER
+from scripts.analysis.advantage import QUANTITIES, sampled
+from scripts.analysis.objectives import LOSSES, PREFIXES, Described, described, over_control
+from scripts.analysis.results import Results
+from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, QUANTITY_COLOURS, mark, plt
+
+SHAPES = {"ground_truth": "o", "teacher": "s", "student": "^"}
+CURVES = {DIRECT: "direct, sampled", TEACHER: "teacher, sampled"}
+LEGEND = dict(fontsize=8, handlelength=1.2, borderaxespad=0.3)
+
+
+def shown(text: str) -> str:
+    """Return a label with its symbols set as in the paper."""
+    text = re.sub(r"\bD\b(?!')", "$D$", text.replace("D'_τ", r"$D'_\tau$"))
+    return text.replace("τ", r"$\tau$").replace("β", r"$\beta$")
+
+
+def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
+    """Draw precision against recall; the colour is the loss, the shape whose prefixes, and filled is tau below 1."""
+    handles = []
+    for model, label in CURVES.items():
+        members = sampled(results, model)
+        places = [[results.mean(name, *each).value for name in ("recall", "precision")] for each in members]
+        style = dict(color=COLOURS[model], linewidth=1.2, marker=".", markersize=4, zorder=1)
+        axes.plot(*zip(*places, strict=True), **style)
+        handles.append(Line2D([], [], label=label, **style))
+    for each in students:
+        recall, precision = (results.series(name, each.model) for name in ("recall", "precision"))
+        face = None if each.tau < 1 else "white"
+        mark(axes, recall, precision, SHAPES[each.prefixes], OBJECTIVES[each.loss], size=4, face=face)
+    for loss in dict.fromkeys(each.loss for each in students):
+        handles.append(Line2D([], [], color=OBJECTIVES[loss], linewidth=4, label=LOSSES[loss]))
+    for prefixes in dict.fromkeys(each.prefixes for each in students):
+        shape = dict(marker=SHAPES[prefixes], color=COLOURS["data"], linestyle="none", markersize=4)
+        handles.append(Line2D([], [], label=f"on {shown(PREFIXES[prefixes])}", **shape))
+    shape = dict(marker="o", color=COLOURS["data"], markerfacecolor="white", linestyle="none", markersize=4)
+    handles.append(Line2D([], [], label=r"$\tau\geq 1$", **shape))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
+    axes.set(xlabel="recall (nats per token)", ylabel="precision (nats per token)")
+
+
+def draw_advantages(axes: Axes, results: Results, students: list[Described]) -> None:
+    """Draw a row a student; of one whose self-entropy the direct student does not reach, only its name."""
+    labelled = set()
+    for row, each in enumerate(students):
+        found = over_control(results, each)
+        if isinstance(found, str):
+            place = dict(transform=axes.get_yaxis_transform(), fontsize=8, va="center", color=COLOURS["data"])
+            axes.text(0.02, row, "not reached by the direct student", **place)
+            continue
+        for name, offset in zip(QUANTITIES, (-0.15, 0.15), strict=True):
+            value = found[name]
+            error = [[value.value - value.low], [value.high - value.value]]
+            style = dict(color=QUANTITY_COLOURS[name], fmt="o", markersize=3, elinewidth=1, capsize=1.5)
+            axes.errorbar(value.value, row + offset, xerr=error, label=None if name in labelled else name, **style)
+            labelled.add(name)
+    axes.axvline(0, color=COLOURS["data"], linewidth=0.8)
+    axes.set_yticks(range(len(students)), [shown(each.label) for each in students], fontsize=8)
+    axes.set(ylim=(len(students) - 0.4, -0.6), xlabel="advantage at equal self-entropy (nats per token)")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, **LEGEND)
+
+
+def draw(results: Results) -> Figure:
+    """Return both panels, in nats per token."""
+    students = [each for each in described(results) if each.tau is not None]
+    above, below = 3.0, 0.9 + 0.2 * len(students)  # inches
+    figure = plt.figure(figsize=(COLUMN_INCHES, above + below))
+    upper, lower = figure.subfigures(2, 1, height_ratios=(above, below))
+    draw_plane(upper.subplots(), results, students)
+    draw_advantages(lower.subplots(), results, students)
+    return figure
