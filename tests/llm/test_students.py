@@ -8,6 +8,7 @@ import pytest
 from conftest import contents, refusal, stages, within, work_of
 
 from llm.distributions import TEACHER, Distribution, SampleSet
+from llm.eval_perplexity import table
 from llm.pipeline import GENERATE, TRAIN, TRUTH, models, training_set, works
 from llm.processes import UsageError
 from llm.run import Run, open_run
@@ -143,6 +144,13 @@ def test_more_ids_than_there_are_is_refused_where_p_star_tells_their_number(tmp_
     line = refusal("llm.generate_data", *flags, "--students", top % 65)
     assert "students[0].k is 65: it must be at most the vocabulary's 64 ids" in line
     assert not (tmp_path / "run" / "samples").exists()
+
+
+def test_columns_of_perplexities_stand_below_each_other_whatever_the_names():
+    names = ["teacher", "student_jensen_shannon_beta0.5_on_ground_truth_tau1.00"]
+    rows = [{"epoch": k, "perplexity": 10.0 * k} for k in (1, 2)]
+    lines = table([{"model": name, "seed": 0, "best_epoch": 1, "epochs": rows} for name in names]).splitlines()
+    assert {line.index("10.00*") for line in lines[1:]} == {lines[0].index("perplexity")}
 
 
 # ---------------------------------------------------------------------------------------- a run that is there
