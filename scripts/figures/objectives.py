@@ -15,7 +15,7 @@ from llm.distributions import DIRECT, TEACHER
 from scripts.analysis.advantage import QUANTITIES, sampled
 from scripts.analysis.objectives import LOSSES, PREFIXES, Described, described, over_control
 from scripts.analysis.results import Results
-from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, QUANTITY_COLOURS, mark, plt
+from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, QUANTITY_COLOURS, plt
 
 SHAPES = {"ground_truth": "o", "teacher": "s", "student": "^"}
 CURVES = {DIRECT: "direct, sampled", TEACHER: "teacher, sampled"}
@@ -29,7 +29,10 @@ def shown(text: str) -> str:
 
 
 def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
-    """Draw precision against recall; the colour is the loss, the shape whose prefixes, and filled is tau below 1."""
+    """Draw precision against recall; the colour is the loss, the shape whose prefixes, and filled is tau below 1.
+
+    Without intervals: what they have in common, the test sequences, is most of them.
+    """
     handles = []
     for model, label in CURVES.items():
         members = sampled(results, model)
@@ -38,9 +41,10 @@ def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
         axes.plot(*zip(*places, strict=True), **style)
         handles.append(Line2D([], [], label=label, **style))
     for each in students:
-        recall, precision = (results.series(name, each.model) for name in ("recall", "precision"))
-        face = None if each.tau < 1 else "white"
-        mark(axes, recall, precision, SHAPES[each.prefixes], OBJECTIVES[each.loss], size=4, face=face)
+        place = [results.mean(name, each.model).value for name in ("recall", "precision")]
+        face = OBJECTIVES[each.loss] if each.tau < 1 else "white"
+        shape = dict(marker=SHAPES[each.prefixes], markersize=5, linestyle="none", zorder=2)
+        axes.plot(*place, color=OBJECTIVES[each.loss], markerfacecolor=face, **shape)
     for loss in dict.fromkeys(each.loss for each in students):
         handles.append(Line2D([], [], color=OBJECTIVES[loss], linewidth=4, label=LOSSES[loss]))
     for prefixes in dict.fromkeys(each.prefixes for each in students):

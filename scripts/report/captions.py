@@ -232,9 +232,9 @@ def repetition(results: Results) -> str:
 
 
 @shows(
-    "Two panels. On the left precision against recall: students by their loss, whose sequences they learned after and "
-    "τ, and the curves of the direct student and the teacher, sampled at temperatures. On the right, a row a student, "
-    "what it has over the direct student that is sampled to the same self-entropy, with intervals."
+    "Two panels. Above, precision against recall: students by their loss, whose sequences they learned after and τ, "
+    "and the curves of the direct student and the teacher, sampled at temperatures. Below, a row a student, what it "
+    "has over the direct student that is sampled to the same self-entropy, with intervals."
 )
 def objectives(results: Results) -> str:
     race = results.experiment("race")
@@ -247,8 +247,8 @@ def objectives(results: Results) -> str:
     ]
     bases = "; ".join(dict.fromkeys(race.over(name) for name in ADVANTAGES))
     return (
-        "Left: students of one D, by what they minimise; filled are those of a teacher at τ below 1. The lines are "
-        "what sampling at a temperature does without distillation. Right: each student less the direct one sampled to "
+        "Above: students of one D, by what they minimise; filled are those of a teacher at τ below 1. The lines are "
+        "what sampling at a temperature does without distillation. Below: each student less the direct one sampled to "
         f"the same self-entropy, 95 % intervals {bases}. Of {len(found)} students that can be compared, by these "
         f"intervals: {'; '.join(told)}."
     )
