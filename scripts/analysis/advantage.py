@@ -39,8 +39,7 @@ def distilled(results: Results) -> list[Member]:
 
 def sampled(results: Results, model: str = DIRECT) -> list[Member]:
     """Return a model, sampled at each temperature at which it was evaluated."""
-    evaluated = [each for each in results.sequences.distributions() if each.model == model]
-    return [(model, tau) for tau in sorted({each.temperature for each in evaluated})]
+    return [(model, tau) for tau in results.temperatures(model)]
 
 
 def of_truth(results: Results) -> list[Member]:

@@ -146,6 +146,11 @@ class Results:
         measured = self.table.loc[self.table["quantity"] == "training_set_entropy", "temperature"]
         return {student_name(tau): tau for tau in sorted(set(measured))}
 
+    def temperatures(self, model: str) -> list[float]:
+        """Return the temperatures at which a model was evaluated, ascending."""
+        chosen = (self.table["model"] == model) & (self.table["quantity"] == "precision")
+        return sorted(set(self.table.loc[chosen, "temperature"]))
+
     @cached_property
     def labels(self) -> dict[str, str]:
         """Return {model: short name} in the order of the figures: teacher, direct student, distilled students."""
