@@ -73,7 +73,7 @@ def draw_advantages(axes: Axes, results: Results, students: list[Described]) -> 
             labelled.add(name)
     axes.axvline(0, color=COLOURS["data"], linewidth=0.8)
     axes.set_yticks(range(len(students)), [shown(each.label) for each in students], fontsize=8)
-    axes.set(ylim=(len(students) - 0.4, -0.6), xlabel="advantage at equal self-entropy (nats per token)")
+    axes.set(ylim=(len(students) - 0.4, -0.6), xlabel="advantage, equal entropy (nats per token)")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.12)  # room for half of a tick's label at either end
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, **LEGEND)
