@@ -20,8 +20,9 @@ from scripts.analysis.results import Results
 
 WRITTEN = Path(__file__).with_name("predictions.yaml")
 CONTROL, EQUAL_ENTROPY = "control", "equal_entropy"
-MEANINGS = {"+": "higher", "-": "lower", "0": "not separated"}
 AS_PREDICTED, OPEN, CONTRADICTED = "as predicted", "not separated", "contradicted"
+PREDICTED = {"+": "higher", "-": "lower", "0": "no difference"}
+MEASURED = PREDICTED | {"0": OPEN}
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def sections(results: Results, figures: Path) -> list[Section]:
         ],
         "Sample texts": [EXTREMES, *tables.texts(results)],
     }
-    if results.experiments:
+    if "race" in results.experiments:
         content["Objectives of distillation"] = [show("objectives"), *objectives.blocks(results)]
     if results.released is not None:
         content["Deviations from the released code"] = tables.released_blocks(results.released)

@@ -8,7 +8,7 @@ from llm.intervals import POWER
 from scripts.analysis.advantage import QUANTITIES
 from scripts.analysis.claims import LEVEL, language_claims
 from scripts.analysis.objectives import described, over_control
-from scripts.analysis.predictions import MEANINGS, Found, found, question, tally
+from scripts.analysis.predictions import MEASURED, PREDICTED, Found, found, question, tally
 from scripts.analysis.results import Results
 from scripts.report.pages import Cell, Table
 from scripts.report.tables import duration, interval_of, means
@@ -34,11 +34,9 @@ TEMPERATURES = (
 
 
 def blocks(results: Results) -> list[str | Table]:
-    """Return what is below the figure: every student, the experiments that are there, the paper's claims, trainers."""
-    parts: list[str | Table] = []
-    if "race" in results.experiments:
-        race = results.experiment("race")
-        parts += [CONTROL, students(race), _claims(race)]
+    """Return what is below the figure of the race: its students, the experiments that are there, claims, trainers."""
+    race = results.experiment("race")
+    parts: list[str | Table] = [CONTROL, students(race), _claims(race)]
     if "sparsity" in results.experiments:
         parts.append(students(results.experiment("sparsity")))
     parts.append(CELLS)
@@ -84,10 +82,10 @@ def experiment(name: str, results: Results) -> list[str | Table]:
 
 
 def _row(each: Found) -> list[Cell]:
-    predicted = "; ".join(f"{rival}: {MEANINGS[sign]}" for rival, sign in each.cell.predicted.items())
+    predicted = "; ".join(f"{rival}: {PREDICTED[sign]}" for rival, sign in each.cell.predicted.items())
     if each.estimate is None:
         return [each.cell.what, each.cell.quantity, each.missing, "", "", "", predicted]
-    told = [each.estimate, each.basis, f"{each.estimate.detectable:.3f}", MEANINGS[each.sign]]
+    told = [each.estimate, each.basis, f"{each.estimate.detectable:.3f}", MEASURED[each.sign]]
     return [each.cell.what, each.cell.quantity, *told, predicted]
 
 

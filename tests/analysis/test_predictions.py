@@ -1,16 +1,20 @@
 """The experiments on objectives: that each goes through, small, and that predictions are judged by the rule."""
 
+from typing import get_args
+
 import pytest
 from conftest import chain_within, within
 
 from llm import config, pipeline
 from llm.distributions import DIRECT
 from llm.intervals import Estimate, adjusted
+from llm.students import Loss
 from scripts.analysis import predictions
 from scripts.analysis.advantage import Apart
-from scripts.analysis.objectives import described, over_control
+from scripts.analysis.objectives import LOSSES, described, over_control
 from scripts.analysis.predictions import CONTROL, Cell, Found, Question, question, tally
 from scripts.analysis.results import EXPERIMENTS, Results
+from scripts.analysis.style import OBJECTIVES
 
 TINY = dict(num_train=32, num_validation=16, num_test=16, max_length=10, batch_size=16, shard_size=100)
 TINY |= dict(teacher_epochs=1, student_epochs=1, own_prefix_steps=2)
@@ -46,6 +50,10 @@ def test_all_students_have_as_many_updates_as_the_direct_one(name):
     assert DIRECT in {work.by.model for work in works}
     sequences = {work.data.num_sequences if work.data else experiment.num_train for work in works}
     assert (sequences, {work.epochs for work in works}) == ({experiment.num_train}, {experiment.student_epochs})
+
+
+def test_every_loss_has_a_name_for_people_and_a_colour():
+    assert set(LOSSES) == set(OBJECTIVES) == set(get_args(Loss))
 
 
 # ----------------------------------------------------------------------------------------------------- the rule

@@ -14,10 +14,13 @@ from PIL import Image
 
 from llm.intervals import Estimate
 from llm.processes import UsageError
+from scripts.analysis import predictions
 from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
 from scripts.analysis.claims import RULE, TESTS, claims
+from scripts.analysis.objectives import described, over_control
+from scripts.analysis.predictions import question
 from scripts.analysis.results import Results
-from scripts.report import tables
+from scripts.report import objectives, tables
 from scripts.report.__main__ import write
 from scripts.report.captions import FIGURES, relation
 from scripts.report.pages import Section, Table, render
@@ -231,6 +234,32 @@ def test_what_a_model_writes_is_text_and_not_markup():
     assert "<script>alert(1)</script> | *a* _b_ `c` [d](e) &amp; \\\n\n# f\ufffd\ufffd" in page.text
     row = made["report.md"].splitlines()[-1]
     assert row == r"| 1 | \<script>alert(1)\</script> \| \*a\* \_b\_ \`c\` \[d\](e) \&amp; \\ ⏎ \# f" + "\ufffd\ufffd |"
+
+
+def test_the_page_of_objectives_has_every_student_every_prediction_and_every_trainer(made):
+    results = Results(made / "results")
+    of_students, claims_there, told, *cells, took, _, of_trainers = objectives.blocks(results)[1:]
+    race = results.experiment("race")
+    assert len(of_students.rows) == len(described(race))
+    for row, each in zip(of_students.rows[1:], described(race)[1:], strict=True):
+        assert row[3:6] == [race.mean(name, each.model) for name in ("precision", "recall", "entropy")]
+        assert row[-2:] == list(over_control(race, each).values())
+    rivals, found = cells
+    asked, judged = question("race"), predictions.found(question("race"), results)
+    assert [row[0] for row in rivals.rows] == list(asked.rivals) and "Holm" in told
+    assert [row[2] for row in found.rows] == [each.estimate for each in judged]
+    assert found.rows[0][-1] == "sharpness: no difference; teacher's error: lower; information: higher"
+    for rival, row in zip(asked.rivals, rivals.rows, strict=True):
+        said = sum(rival in each.cell.predicted for each in judged)
+        assert sum(map(int, row[2:])) == said > 0
+    assert len(claims_there.rows) == 5 and took.startswith("Sampling, training and scoring of race: 1 h 12 min")
+    assert len(of_trainers.rows) == 10 and all(all(row) for row in of_trainers.rows)
+
+
+def test_without_a_race_there_is_no_page_of_objectives(made):
+    assert "Objectives of distillation" in (written(made) / "report.md").read_text()
+    shutil.rmtree(made / "results" / "race")
+    assert "Objectives of distillation" not in (written(made) / "report.md").read_text()
 
 
 def test_what_is_missing_is_one_line(made):
