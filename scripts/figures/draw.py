@@ -15,6 +15,7 @@ from llm.processes import UsageError, run_entry, say
 from scripts.analysis.results import COMMITTED, Results
 
 FIGURES = (
+    "plane",
     "precision_recall",
     "decomposition",
     "control",

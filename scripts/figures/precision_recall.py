@@ -21,11 +21,10 @@ DISTILLED = r"student $p''$, distilled at $\tau$"
 SAMPLED = r"control: the direct student, sampled at $\tau$"
 
 
-def draw(results: Results):
-    """Return the figure: a mark for every model, a line through the distilled students."""
-    from scripts.analysis.style import COLOURS, COLUMN_INCHES, MARKERS, mark, plt
+def draw_plane(axes, results: Results) -> dict:
+    """Draw a mark for every model and a line through the distilled students; return {name: handle} for a legend."""
+    from scripts.analysis.style import COLOURS, MARKERS, mark
 
-    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES))
     line = []
     for name, label in results.labels.items():
         recall, precision = (results.series(quantity, name) for quantity in ("recall", "precision"))
@@ -39,10 +38,18 @@ def draw(results: Results):
     places = [[each.value for each in point] for point in control]
     style = dict(color=COLOURS[DIRECT], linestyle="dotted", marker=MARKERS[DIRECT], markerfacecolor="white", zorder=1)
     axes.plot(*zip(*places, strict=True), markersize=4, label=SAMPLED, **style)
-    axes.set(xlabel=RECALL, ylabel=PRECISION)
     axes.margins(0.12)
     handles, names = axes.get_legend_handles_labels()
-    unique = dict(zip(names, handles, strict=True))
+    return dict(zip(names, handles, strict=True))
+
+
+def draw(results: Results):
+    """Return the figure, a column wide."""
+    from scripts.analysis.style import COLUMN_INCHES, plt
+
+    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES))
+    unique = draw_plane(axes, results)
+    axes.set(xlabel=RECALL, ylabel=PRECISION)
     figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize=8)
     return figure
 

@@ -3,8 +3,9 @@
     python -m scripts.report
     python -m scripts.report --results figs/results --figures figs --out runs/report
 
-Writes report.html, which needs no other file and no network, and report.md, which links the figures. The same results
-and figures give the same bytes. Needs no torch. The claims are in scripts/analysis/claims.py; beside this module are
+Writes report.html, which needs no other file and no network, and report.md, which links the figures. Both begin with
+the claim, the plane of precision and recall, and the verdicts. The same results and figures give the same bytes. Needs
+no torch. The claims are in scripts/analysis/claims.py; beside this module are
 the tables, what each figure says (captions.py) and the templates of the pages.
 """
 
@@ -14,13 +15,18 @@ from llm import config
 from llm.config import REPOSITORY
 from llm.processes import UsageError, run_entry, say
 from llm.store.files import write_bytes
-from scripts.analysis.claims import claims
+from scripts.analysis.claims import Claim, claims
 from scripts.analysis.results import COMMITTED, Results
 from scripts.report import objectives, tables
 from scripts.report.captions import figure
-from scripts.report.pages import Figure, Section, render
+from scripts.report.pages import Figure, Section, Summary, render
 
 TITLE = "Why knowledge distillation works in generative models: a reproduction"
+PAPER = "Of Cha and Cho, NeurIPS 2025, arXiv 2505.13111."
+CLAIM = (
+    "A teacher that is more selective (of lower entropy) makes the student that learns from its samples more precise "
+    "and gives it less recall."
+)
 READINGS = (
     "The published precision is scored by the sharpened teacher, where the paper defines it by p*; "
     "the published recall is of the points that the direct student was fitted to. Both readings:"
@@ -31,7 +37,12 @@ EXTREMES = (
 )
 
 
-def sections(results: Results, figures: Path) -> list[Section]:
+def summary(found: list[Claim], results: Results, figures: Path) -> Summary:
+    """Return what the report begins with. UsageError where the results lack a part."""
+    return Summary(TITLE, PAPER, CLAIM, figure("plane", results, figures), tables.counts(found), found)
+
+
+def sections(found: list[Claim], results: Results, figures: Path) -> list[Section]:
     """Return the report's content. UsageError where the results lack a part."""
 
     def show(name: str) -> Figure:
@@ -40,7 +51,7 @@ def sections(results: Results, figures: Path) -> list[Section]:
     mog = results.mixture
     seeds = f"The mixture of Gaussians was run over {mog['seeds']['num_seeds']:,} seeds of its own."
     content = {
-        "Claims": tables.claims_blocks(claims(results)),
+        "Claims": tables.claims_blocks(found),
         "What was run": [tables.run(results.provenance), seeds],
         "Mixture of Gaussians": [
             show("mog_panels"),
@@ -83,10 +94,11 @@ def sections(results: Results, figures: Path) -> list[Section]:
 def write(results: Results, figures: Path, out: Path) -> list[Path]:
     """Write report.html and report.md in out, and return them. UsageError where a part or a figure is missing."""
     try:
-        content = sections(results, figures)
+        found = claims(results)
+        content = summary(found, results, figures), sections(found, results, figures)
     except KeyError as error:
         raise UsageError(f"{results.directory} has no {error}: {results.made_by}") from None
-    pages = render(TITLE, content, out)
+    pages = render(*content, out)
     for name, page in pages.items():
         write_bytes(out / name, page.encode())
     return [out / name for name in pages]

@@ -11,6 +11,8 @@ import numpy as np
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import Estimate
 from scripts.analysis.advantage import QUANTITIES as ADVANTAGES
+from scripts.analysis.advantage import Apart, advantages, distilled
+from scripts.analysis.advantage import sampled as at_temperatures
 from scripts.analysis.objectives import described, over_control
 from scripts.analysis.results import Results
 from scripts.report.pages import Figure
@@ -68,6 +70,27 @@ def sampled(results: Results) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------- one function a figure
+
+
+@shows(
+    "Scatter plot of precision against recall, with error bars: the teacher, the direct student, a line through the "
+    "distilled students in the order of τ, and a dotted line through the direct student sampled at each τ."
+)
+def plane(results: Results) -> str:
+    told = (
+        "Each mark is a model, with 95 % intervals. The dotted line is the control that the paper lacks: the direct "
+        "student itself, sampled at each τ without a teacher. "
+    )
+    try:
+        found = advantages(results, distilled(results), at_temperatures(results))
+    except Apart as apart:
+        return f"{told}The distilled students are not compared with it at equal self-entropy: {apart.where}."
+    precision, recall = (relation(change) for change in found.values())
+    basis = "; ".join(f"{name} {results.over(name)}" for name in ADVANTAGES)
+    return (
+        f"{told}Against it, at equal self-entropy, the distilled students' precision is {precision} and their recall "
+        f"{recall}, in nats per token ({basis})."
+    )
 
 
 @shows(

@@ -1,6 +1,8 @@
 """A report as pages: report.html, which needs no other file, and report.md, by the templates beside this module."""
 
 import base64
+import csv
+import hashlib
 import io
 import os
 import re
@@ -10,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from llm.intervals import Estimate
 from llm.processes import UsageError
-from scripts.analysis.claims import Verdict
+from scripts.analysis.claims import Claim, Verdict
 
 Cell = str | Estimate | Verdict
 # What colours a verdict in the HTML; its words say it without colour.
@@ -26,7 +29,8 @@ class Table:
     """caption: what it shows.  header: the names of its columns.  rows: cells, the first of which names the row.
 
     stacked: on a narrow screen a row's cells stand below one another, each after its column's name. For rows of
-    sentences; rows of numbers are compared down a column, and scroll.  title: a heading above it.
+    sentences; rows of numbers are compared down a column, and scroll.  title: a heading above it.  name: what links to
+    that heading, where something does.
     """
 
     caption: str
@@ -34,6 +38,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     stacked: bool = False
     title: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.header) for row in self.rows):
@@ -73,9 +78,24 @@ class Section:
         return re.sub(r"\W+", "-", self.title.lower()).strip("-")
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What a reader meets first.
+
+    paper: which one is reproduced.  claim: one sentence.  counts: of the verdicts.  claims: each has its verdict.
+    """
+
+    title: str
+    paper: str
+    claim: str
+    plane: Figure
+    counts: str
+    claims: Sequence[Claim]
+
+
 def printable(value: object) -> object:
     """Return text with control characters and halves of surrogate pairs replaced: a model may generate anything."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or isinstance(value, Markup):  # a macro's output, whose values went through this
         return value
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in value)
 
@@ -88,7 +108,14 @@ def marked(value: Cell) -> str:
     return re.sub(r"([\\`*\[\]<|&$~#]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
-def render(title: str, sections: Sequence[Section], directory: Path) -> dict[str, str]:
+def as_csv(table: Table) -> str:
+    """Return a table's header and rows as CSV, intervals as they are shown, each row on a line that \\n ends."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
+    return text.getvalue()
+
+
+def render(summary: Summary, sections: Sequence[Section], directory: Path) -> dict[str, str]:
     """Return {file: page} for a directory, from which the Markdown links figures. UsageError where one is missing."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -100,9 +127,12 @@ def render(title: str, sections: Sequence[Section], directory: Path) -> dict[str
     )
     templates.filters |= {
         "marked": marked,
+        "as_csv": as_csv,
         "address": lambda path: Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix(),
     }
     for kind in (Estimate, Figure, Verdict):
         templates.tests[kind.__name__.lower()] = lambda value, kind=kind: isinstance(value, kind)
-    values = dict(title=title, sections=sections, tones=TONES)
+    script = templates.get_template("copy.js").render()  # the page allows no other one to run
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values = dict(summary=summary, sections=sections, tones=TONES, script_hash=script_hash)
     return {name: templates.get_template(f"{name}.j2").render(values) for name in ("report.html", "report.md")}

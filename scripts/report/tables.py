@@ -46,12 +46,16 @@ def means(results: Results, model: str, temperature: float = 1.0) -> list[Estima
 # ---------------------------------------------------------------------------------------------------- claims
 
 
+def counts(claims: list[Claim]) -> str:
+    """Return how many claims have which verdict."""
+    found = {verdict: sum(claim.verdict is verdict for claim in claims) for verdict in Verdict}
+    return f"{len(claims)} claims of the paper: {', '.join(f'{num} {each}' for each, num in found.items() if num)}."
+
+
 def claims_blocks(claims: list[Claim]) -> list[str | Table]:
     """Return the table of all claims, the rule of their verdicts, how it tests, and a table for each claim."""
-    counts = {verdict: sum(claim.verdict is verdict for claim in claims) for verdict in Verdict}
     summary = [[str(k), claim.title, claim.paper, claim.verdict] for k, claim in enumerate(claims, 1)]
     blocks = [
-        f"{len(claims)} claims of the paper: {', '.join(f'{num} {each}' for each, num in counts.items() if num)}.",
         Table("The claims and their verdicts", ["claim", "what", "the paper", "verdict"], summary, stacked=True),
         f"The rule. {RULE}",
         f"How a difference is tested. {TESTS}",
@@ -64,7 +68,7 @@ def claims_blocks(claims: list[Claim]) -> list[str | Table]:
             power = "" if np.isnan(each.ours.error) else f"{each.ours.detectable:.3f}"
             rows.append([each.what, paper, each.ours, each.basis, power, verdict])
         title = f"{k}. {claim.title}"
-        blocks.append(Table(f"Claim {k}, {claim.verdict}", header, rows, stacked=True, title=title))
+        blocks.append(Table(f"Claim {k}, {claim.verdict}", header, rows, stacked=True, title=title, name=f"claim-{k}"))
     return blocks
 
 

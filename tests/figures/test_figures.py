@@ -133,6 +133,20 @@ def test_the_control_is_a_dotted_line_to_the_direct_student(made):
     }
 
 
+def test_the_narrow_plane_is_the_wide_one_and_names_the_control_at_its_coldest_end(made):
+    wide, narrow = (draw(made[3], name).axes[0] for name in ("precision_recall", "plane"))
+    np.testing.assert_array_equal(marks(narrow), marks(wide))
+    for axes in (wide, narrow):
+        (dotted,) = (line for line in axes.lines if line.get_linestyle() == ":")
+        assert dotted.get_xdata()[0] == made[3].mean("recall", DIRECT, TAUS[0]).value
+    (control,) = (text for text in narrow.texts if text.get_text() == "control")
+    assert control.xy == tuple(made[3].mean(name, DIRECT, TAUS[0]).value for name in ("recall", "precision"))
+    named = [text.get_text() for text in narrow.figure.legends[0].get_texts()]
+    assert named == [r"distilled at $\tau$", r"direct, sampled at $\tau$", "teacher", "direct student"]
+    sizes = {text.get_fontsize() for text in narrow.figure.findobj(plt.Text) if text.get_text()}
+    assert sizes == {10}
+
+
 def test_several_seeds_have_their_interval_and_faint_points(made):
     axes = draw(made[3], "precision_recall").axes[0]
     (bar,) = axes.containers[0].lines[2][1].get_segments()  # of the teacher's precision
