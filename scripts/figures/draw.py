@@ -15,8 +15,8 @@ from llm.processes import UsageError, run_entry, say
 from scripts.analysis.results import COMMITTED, Results
 
 FIGURES = (
-    "plane",
     "precision_recall",
+    "plane",
     "decomposition",
     "control",
     "teacher_entropy",
