@@ -62,7 +62,7 @@ class Distribution:
 class Language:
     """What the three distributions share: their ids, the prompts that sequences start with, and the ids that end one.
 
-    Of several prompts each sequence takes one at random.
+    Sequence i starts with the i-th prompt; after the last, the first follows again.
     """
 
     vocab_size: int

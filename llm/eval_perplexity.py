@@ -73,7 +73,7 @@ def main() -> None:
     works = [work for work in run.works("select") if args.models in ("all", work.by.model)]
     if args.dry_run:
         return say("\n".join(map(run.describe, works)))
-    run.need_samples([works[0].data])
+    run.need_samples(work.data for work in works)
     for work in run.works("train"):
         if any(work.by == each.by for each in works) and run.training(work) is None:
             raise UsageError(f"{work.by} is not trained: run bash {work.script} first")

@@ -13,21 +13,10 @@ only reads them. Writes results/sequences.parquet, which has the scores of every
 it, and from which tables, figures and claims are made; texts.json and provenance.json.
 """
 
-from llm import pipeline, processes, results, sampling, scores
-from llm.distributions import Distribution
+from llm import evaluation, given, pipeline, processes
 from llm.pipeline import EVALUATE, TRUTH
 from llm.processes import say
-from llm.run import Part, Run, open_run
-
-
-def evaluate(run: Run, distributions: list[Distribution]) -> None:
-    """Make the samples and scores of some distributions that are missing, p*'s of its own test set among them."""
-    held = scores.Models(run)
-    for each in distributions:
-        if each != TRUTH:
-            sampling.complete(run, [run.test_set(each)], Part())
-            scores.complete(held, run.test_set(each), [each, TRUTH])
-    scores.complete(held, run.test_set(TRUTH), distributions)
+from llm.run import open_run
 
 
 def main() -> None:
@@ -36,17 +25,14 @@ def main() -> None:
         say("\n".join(run.describe(work) for work in run.works("sample", "score", script=EVALUATE)))
         return say(f"results -> {run.paths.results}, figure -> {run.paths.figures}")
     run.need_samples([run.test_set(TRUTH)])
-    distributions = [TRUTH, *pipeline.evaluated(run.experiment)]
+    distributions, placed = [TRUTH, *pipeline.evaluated(run.experiment)], pipeline.placed(run.experiment)
     for each in distributions:
-        run.weights(each)
+        if each not in placed:
+            run.weights(each)
+    given.check(run, EVALUATE)
     with run.writing():
-        evaluate(run, run.part.of(distributions))
-        if processes.is_main():
-            if scores.are_complete(run):
-                results.write(run)
-                say(results.report(run))
-            else:
-                say(f"part {run.part} is done; the last one makes the table")
+        given.keep(run, EVALUATE)
+        evaluation.complete(run, distributions)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ run_generate_data.sh calls this first, and run_train.sh calls it again after the
 
 from itertools import groupby
 
-from llm import config, ground_truth, sampling
+from llm import config, given, ground_truth, sampling
 from llm.distributions import SampleSet
 from llm.engine import preflight
-from llm.pipeline import EVALUATE, TRUTH
+from llm.language import load_tokenizer
+from llm.pipeline import EVALUATE, GENERATE, TRUTH
 from llm.processes import run_entry, say
 from llm.run import Run, open_run
 
@@ -27,14 +28,15 @@ def show(run: Run, sample_set: SampleSet) -> None:
     stored = run.sample_files(sample_set)
     if not stored.path(0).is_file():  # another part's
         return
-    tokenizer, samples = ground_truth.load_tokenizer(run.paths), stored.read_shard(0)
+    tokenizer, samples = load_tokenizer(run.paths.ground_truth), stored.read_shard(0)
     for i in range(min(NUM_SHOWN, len(samples))):
         say(f"  {tokenizer.decode(samples[i])!r}" if tokenizer else f"  {samples[i].tolist()}")
 
 
 def complete(run: Run, sets: list[SampleSet]) -> None:
-    """Keep p* if it is not kept yet or damaged; draw what is missing of some sets, model by model."""
+    """Keep p* and models that exist where they are not kept yet; draw what is missing of some sets, model by model."""
     ground_truth.keep(run)
+    given.keep(run, GENERATE)
     for model, group in groupby(sets, key=lambda each: each.distribution.at(1.0)):
         of_model = list(group)
         if run.find_weights(model) is None:
@@ -48,11 +50,12 @@ def complete(run: Run, sets: list[SampleSet]) -> None:
 
 def main() -> None:
     run, args = open_run(__doc__)
-    works = [work for work in run.works("prepare", "sample") if work.script != EVALUATE]
+    works = [work for work in run.works("prepare", "keep", "sample") if work.script != EVALUATE]
     if args.dry_run:
         say(config.render(run.experiment))
         return say("\n".join(map(run.describe, works)))
     ground_truth.check(run.experiment, run.paths)
+    given.check(run, GENERATE)
     preflight.need_writable(run.paths.root)
     with run.writing():
         complete(run, [work.data for work in works if work.data])

@@ -5,12 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm import config, models, processes, students
-from llm.config import Experiment
+from llm import config, given, models, processes, students
 from llm.distributions import Language
 from llm.engine import preflight, sources
-from llm.engine.sources import locate
-from llm.language import check_prompt, find_tokenizer, language_of, read_tokenizer
+from llm.experiment import Experiment
+from llm.language import check_prompt, language_of
 from llm.processes import UsageError, say
 from llm.randomness import derive_seed
 from llm.run import Run
@@ -21,16 +20,16 @@ from llm.store.paths import Paths
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-WEIGHTS = ["*.json", "*.safetensors", "*.txt", "*.model"]  # what is needed of a hub repository
-
 # ----------------------------------------------------------------------------------------------- refusing
 
 
 def _declared(spec: str | dict, role: str) -> dict:
     """Return the raw config of a model without loading it; empty for a GGUF, which is slow to read."""
+    if isinstance(spec, dict) and "checkpoint" in spec:
+        return _declared(spec["checkpoint"], role)
     if isinstance(spec, dict):
         return spec
-    path = locate(spec, ["config.json"])
+    path, _ = sources.with_adapter(spec, sources.CONFIGS, role)
     return {} if path.is_file() else sources.read_config(path, role)
 
 
@@ -43,11 +42,11 @@ def check(experiment: Experiment, paths: Paths) -> None:
 
     Once p* has been prepared, its source is not asked for any more: neither a network nor a package is needed.
     """
-    declared = {role: _declared(getattr(experiment, role), role) for role in ("teacher", "student")}
+    declared = {role: _declared(getattr(experiment, role), role) for role in experiment.roles}
     kept = read_json(paths.ground_truth / "config.json")
     declared["ground_truth"] = kept or _declared(experiment.ground_truth, "ground_truth")
     for role, fields in declared.items():
-        if isinstance(getattr(experiment, role), dict) and "model_type" not in fields:
+        if isinstance(getattr(experiment, role), dict) and fields and "model_type" not in fields:
             raise UsageError(f"{role} has no model_type: name one of transformers' causal language models")
         if (positions := _positions(fields)) and positions < experiment.max_length:
             raise UsageError(f"max_length is {experiment.max_length}, but {role} has only {positions} positions")
@@ -55,8 +54,10 @@ def check(experiment: Experiment, paths: Paths) -> None:
     if experiment.vocab_size and full:
         _check_restriction(experiment.vocab_size, full)
     vocab_size = experiment.vocab_size or full
-    for role in ("teacher", "student"):
+    for role in experiment.roles:
         theirs = declared[role].get("vocab_size")
+        if experiment.checkpoint(role) is not None and (theirs or 0) > (vocab_size or 0):
+            continue  # p*'s are its first ids, or it is refused where it is kept
         if vocab_size and theirs and theirs != vocab_size:
             raise UsageError(
                 f"{role} has a vocabulary of {theirs} ids, but ground_truth has {vocab_size}: they must be the same"
@@ -65,7 +66,7 @@ def check(experiment: Experiment, paths: Paths) -> None:
         if isinstance(prompt, tuple):
             check_prompt(prompt, vocab_size, experiment.max_length)
     if kept is None and isinstance(experiment.ground_truth, str):  # last, since it may have to be downloaded
-        sources.check(locate(experiment.ground_truth, WEIGHTS), "ground_truth")
+        sources.check_model(experiment.ground_truth, "ground_truth")
 
 
 def _check_restriction(vocab_size: int, full: int) -> None:
@@ -78,35 +79,28 @@ def _check_restriction(vocab_size: int, full: int) -> None:
 
 def _load_source(experiment: Experiment) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]:
     """Return p* and its tokenizer as their source gives them: full vocabulary, own dtype."""
-    from transformers import AutoModelForCausalLM
-
-    from llm.engine import checkpoints
-
     spec = experiment.ground_truth
     if isinstance(spec, dict):
         seed = derive_seed(experiment.seed, "ground_truth")
         return models.with_random_weights(models.config_of(spec, "ground_truth"), "ground_truth", seed), None
-    path = locate(spec, WEIGHTS)
-    tokenizer = find_tokenizer(path)
-    if path.is_dir():
-        return checkpoints.read(path, "ground_truth", "auto"), tokenizer
-    loaded = checkpoints.read(path, "ground_truth", "float32")
-    # A model read from a GGUF cannot be saved; the same weights in a model built from its config can.
-    fields = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-    model = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(fields), dtype=loaded.dtype)
-    model.load_state_dict(loaded.state_dict())
-    return model, tokenizer
+    return given.read(spec, "ground_truth")
 
 
 def _admit(run: Run, language: Language) -> None:
-    """Build the teacher and a student, and admit them: what cannot be used is refused before hours of sampling."""
+    """Build the teacher and a student, and admit them: what cannot be used is refused before hours of sampling.
+
+    Those that exist are admitted where they are kept (llm/given.py).
+    """
+    roles = [role for role in run.experiment.roles if run.experiment.checkpoint(role) is None]
+    if not roles:
+        return
     from llm.engine import admission
 
     device, began = processes.state().device, time.perf_counter()
-    for role in ("teacher", "student"):
+    for role in roles:
         model = models.build(getattr(run.experiment, role), role, language, 0).to(device)
         admission.admit_trainable(model, role, language.vocab_size, run.experiment.max_length)
-    say(f"admitted: teacher and student, in {time.perf_counter() - began:.1f} s")
+    say(f"admitted: {' and '.join(roles)}, in {time.perf_counter() - began:.1f} s")
 
 
 def _admit_kept(directory: Path, run: Run, language: Language, model: "PreTrainedModel") -> None:
@@ -139,16 +133,17 @@ def prepare(run: Run) -> Language:
     models.quiet()
     experiment, directory = run.experiment, run.paths.ground_truth
     refuse_foreign(directory)
-    for role in ("teacher", "student"):  # what its config alone tells, before weights are read
+    for role in experiment.roles:  # what its config alone tells, before weights are read
         models.config_of(getattr(experiment, role), role)
     model, tokenizer = _load_source(experiment)
-    text = model.config.get_text_config()
-    if experiment.vocab_size:
-        _check_restriction(experiment.vocab_size, text.vocab_size)
-        model.resize_token_embeddings(experiment.vocab_size)
-        for each in (model.config, text, model.generation_config):
-            if (getattr(each, "pad_token_id", None) or 0) >= experiment.vocab_size:
-                each.pad_token_id = None  # an embedding of fewer ids could not be made with it
+    num_ids = model.config.get_text_config().vocab_size
+    vocab_size = experiment.vocab_size
+    if vocab_size is None and not experiment.roles and tokenizer is not None and len(tokenizer) < num_ids:
+        vocab_size = len(tokenizer)
+        say(f"p*: its tokenizer has {vocab_size:,} ids, and the other {num_ids - vocab_size:,} are never drawn")
+    if vocab_size:
+        _check_restriction(vocab_size, num_ids)
+        given.restrict(model, vocab_size)
     found = language_of(model, tokenizer, experiment)
     if wrong := students.refusal(experiment.students, experiment.temperatures, found.vocab_size):
         raise UsageError(wrong)
@@ -183,11 +178,3 @@ def keep(run: Run) -> None:
 
     if processes.count() > 1 or broken_seal(run.paths.ground_truth):
         processes.main_only(keep_alone)
-
-
-def load_tokenizer(paths: Paths) -> "PreTrainedTokenizerBase | None":
-    """Return the tokenizer of p*, to show ids to people as text; None where p* has none."""
-    if not (paths.ground_truth / "tokenizer_config.json").is_file():
-        return None
-    models.quiet()
-    return read_tokenizer(paths.ground_truth)

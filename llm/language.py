@@ -6,10 +6,13 @@ What was typed is what is sampled from, or it is refused; both are shown before 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm.config import Experiment
 from llm.distributions import Language
-from llm.engine.libraries import one_line
+from llm.engine.libraries import one_line, told
+from llm.experiment import Experiment
 from llm.processes import UsageError, say
+
+NUM_SHOWN = 10  # prompts
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,11 +27,24 @@ def read_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
+def has_tokenizer(directory: Path) -> bool:
+    """Return whether a tokenizer is kept beside weights."""
+    return (directory / "tokenizer_config.json").is_file()
+
+
+def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase | None":
+    """Return the tokenizer that is kept beside weights, to show ids to people as text; None where there is none."""
+    return read_tokenizer(directory) if has_tokenizer(directory) else None
+
+
 def find_tokenizer(path: Path) -> "PreTrainedTokenizerBase | None":
     """Return the tokenizer that comes with p*; None, and a line that says so, where it has none that can be read.
 
     Ids are all that the experiment needs: only text is lost.
     """
+    if path.is_dir() and not any((path / name).is_file() for name in TOKENIZERS):
+        say(f"warning: {path} has no tokenizer ({', '.join(TOKENIZERS)}): no text will be shown")
+        return None
     try:
         tokenizer = read_tokenizer(path)
     except Exception as error:  # whatever a library makes of a file that is not as it expects
@@ -68,18 +84,33 @@ def language_of(
     if isinstance(prompts[0], str):
         if tokenizer is None:
             raise UsageError("ground_truth has no tokenizer: give prompt as a list of token ids")
-        prompts = tuple(_tokenised(prompt, tokenizer) for prompt in prompts)
+        to_ids = _in_chat if experiment.chat_template else _tokenised
+        prompts = tuple(to_ids(prompt, tokenizer) for prompt in prompts)
     eos, declared = _ends(model, tokenizer)
     language = Language(model.config.get_text_config().vocab_size, prompts, eos)
     first = getattr(model.config.get_text_config(), "bos_token_id", None)
-    for prompt in prompts:
+    for place, prompt in enumerate(prompts):
         check_prompt(prompt, language.vocab_size, experiment.max_length)
-        text = f": {tokenizer.decode(prompt)!r}" if tokenizer else ""
-        say(f"prompt: {list(prompt)}{text}")
-        _check_markers(prompt, eos, first, tokenizer)
+        if place < NUM_SHOWN:
+            text = f": {tokenizer.decode(prompt)!r}" if tokenizer else ""
+            say(f"prompt: {list(prompt)}{text}")
+        if not experiment.chat_template:  # in which turns end as sequences do
+            _check_markers(prompt, eos, first, tokenizer)
+    if len(prompts) > NUM_SHOWN:
+        shortest, longest = (pick(map(len, prompts)) for pick in (min, max))
+        say(f"and {len(prompts) - NUM_SHOWN:,} further prompts, of {shortest} to {longest} ids")
     _check_ids(language.eos_token_ids, "end-of-sequence token", language.vocab_size)
     say(f"end of sequence: {declared}")
     return language
+
+
+def _in_chat(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    """Return the ids of a text as what a user says, up to where the model's answer begins, by p*'s chat template."""
+    if tokenizer.chat_template is None:
+        raise UsageError("chat_template is true, but ground_truth's tokenizer has no chat template")
+    turn = [{"role": "user", "content": text}]
+    with told("ground_truth's chat template cannot be used"):
+        return tuple(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
 
 
 def _tokenised(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:

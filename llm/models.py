@@ -10,11 +10,10 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm.config import Experiment
-from llm.distributions import GROUND_TRUTH, Distribution, Language
+from llm.distributions import Distribution, Language
 from llm.engine import preflight, sources
 from llm.engine.libraries import told
-from llm.engine.sources import locate
+from llm.experiment import Experiment
 from llm.processes import UsageError
 from llm.randomness import derive_seed
 from llm.store.files import broken_seal
@@ -36,6 +35,8 @@ def config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
     """Return the transformers config that a model's name or mapping stands for; UsageError where it is none."""
     from transformers import AutoConfig
 
+    if isinstance(spec, dict) and "checkpoint" in spec:
+        return config_of(spec["checkpoint"], role)
     if isinstance(spec, dict):
         fields = {key: value for key, value in spec.items() if key != "model_type"}
         _check_sizes(fields, role)
@@ -43,7 +44,7 @@ def config_of(spec: str | dict, role: str) -> "PreTrainedConfig":
             config = AutoConfig.for_model(spec["model_type"], **fields)
         _check_keys(config, fields, role)
         return config
-    path = locate(spec, ["config.json"])
+    path, _ = sources.with_adapter(spec, sources.CONFIGS, role)
     place, name = (path.parent, path.name) if path.is_file() else (path, None)
     if name is None:
         sources.read_config(path, role)
@@ -107,15 +108,39 @@ def build(spec: str | dict, role: str, language: Language, seed: int) -> "PreTra
         )
     for each in (config, text):
         each.vocab_size = language.vocab_size
+    speak(config, language)
+    return with_random_weights(config, role, seed)
+
+
+def speak(config: "PreTrainedConfig", language: Language) -> None:
+    """Give a model's config the ends of p*'s sequences."""
+    for each in (config, config.get_text_config()):
         each.bos_token_id = None
         each.eos_token_id = list(language.eos_token_ids) or None
         # A padding id would zero that id's embedding and withhold its gradient; where pad = eos, that is the EOS.
         each.pad_token_id = None
-    return with_random_weights(config, role, seed)
 
 
-def initial(model: Distribution, experiment: Experiment, language: Language) -> "PreTrainedModel":
-    """Return a model as its training starts: all students of a seed start from the same weights."""
+def refuse_not_causal(fields: dict, role: str) -> None:
+    """Raise UsageError where transformers has no causal language model of a config.json with these fields."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if (model_type := fields.get("model_type")) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        own = ", and code that comes with a model is never run" if "auto_map" in fields else ""
+        raise UsageError(f"{role}: transformers has no causal language model of model_type {model_type!r}{own}")
+
+
+def initial(
+    model: Distribution, experiment: Experiment, language: Language, start: Path | None = None
+) -> "PreTrainedModel":
+    """Return a model in float32 as its training starts: all students of a seed start from the same weights.
+
+    start: the directory of these where they are a checkpoint's, and not random.
+    """
+    if start is not None:
+        import torch
+
+        return load(start, torch.float32, torch.device("cpu"))
     seed = derive_seed(experiment.seed, "weights", model.role, model.seed)
     return build(getattr(experiment, model.role), model.role, language, seed)
 
@@ -126,7 +151,7 @@ def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreT
     UsageError naming a file that is missing, damaged or foreign, and what makes it again.
     """
     if bad := broken_seal(directory):
-        mend = "run_generate_data.sh" if directory.name == GROUND_TRUTH else "run_train.sh"
+        mend = "run_train.sh" if directory.name.startswith("epoch-") else "run_generate_data.sh"
         raise UsageError(f"{directory / bad} is missing or damaged: run bash {mend}, which makes it again")
     from llm.engine import checkpoints
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm.config import Experiment
 from llm.distributions import (
     DIRECT,
     GROUND_TRUTH,
@@ -19,6 +18,7 @@ from llm.distributions import (
     student_name,
     truth_student_name,
 )
+from llm.experiment import Experiment
 from llm.store.paths import Paths
 from llm.students import Student
 
@@ -35,7 +35,7 @@ GENERATE, TRAIN, SELECT, EVALUATE = SCRIPTS = (
 
 # -------------------------------------------------------------------------------------------------- works
 
-PREPARED_FROM = ("ground_truth", "vocab_size", "prompt", "seed")
+PREPARED_FROM = ("ground_truth", "vocab_size", "prompt", "chat_template", "seed")
 DRAWN_WITH = (*PREPARED_FROM, "max_length", "sampling_dtype", "shard_size")
 TRAINED_WITH = ("seed", "num_train", "batch_size", "learning_rate", "adam_beta1", "adam_beta2", "weight_decay")
 TRAINED_WITH += ("max_grad_norm", "warmup_fraction", "decay_fraction", "training_dtype")
@@ -46,7 +46,8 @@ class Work:
     """Something that a run makes with one distribution's weights, in the stage of a script.
 
     kind: what `by` does with `data`: "prepare" (p* is kept as it is used, without data), "sample" (draws it), "train"
-    (is fitted to it), "select" (its epochs' checkpoints are scored on it, the best is chosen), "score".
+    (is fitted to it), "select" (its epochs' checkpoints are scored on it, the best is chosen), "score"; or "keep" (a
+    model that exists is copied over p*'s ids from its source, without data).
     epochs: how often the data are gone through.  student: what defines the student that is trained, where it has
     another loss than its samples' likelihood. data is None where it learns after prefixes of its own.
     """
@@ -57,6 +58,7 @@ class Work:
     data: SampleSet | None = None
     epochs: int = 1
     student: Student | None = None
+    source: str | None = None
 
     def __str__(self) -> str:
         if self.kind == "sample":
@@ -94,6 +96,8 @@ class Work:
                 return paths.checkpoints(self.by)
             case "select":
                 return paths.selection(self.by)
+            case "keep":
+                return paths.kept(self.by)
         return paths.scores(self.data, self.by)
 
     def made_with(self, experiment: Experiment) -> dict[str, Any]:
@@ -108,6 +112,8 @@ def models(experiment: Experiment, seed: int) -> list[Distribution]:
     These are distilled from the teacher's samples; students with another loss follow and, where the experiment has
     them, students of p* itself.
     """
+    if not experiment.roles:
+        return []
     names = [TEACHER, DIRECT, *map(student_name, experiment.temperatures)]
     names += [student.name for student in experiment.students]
     if experiment.students_of_truth:
@@ -137,7 +143,7 @@ def works(experiment: Experiment) -> list[Work]:
     """Return everything that the four scripts do, in order."""
     e = experiment
     drawn = {split: SampleSet(TRUTH, split, getattr(e, field)) for split, field in SPLITS.items()}
-    found = [Work(GENERATE, "prepare", TRUTH)]
+    found = [Work(GENERATE, "prepare", TRUTH), *kept(e)]
     found += [Work(GENERATE, "sample", TRUTH, each) for each in drawn.values()]
     if e.students_of_truth:
         second = [SampleSet(TRUTH.at(tau), SECOND, e.num_train) for tau in e.temperatures]
@@ -146,10 +152,11 @@ def works(experiment: Experiment) -> list[Work]:
         for model in models(e, seed):
             script = TRAIN if model.model == TEACHER else SELECT
             epochs = e.epochs(model.role)
-            found += [
-                Work(TRAIN, "train", model, training_set(model, e), epochs, e.student_of(model.model)),
-                Work(script, "select", model, drawn["validation"], epochs),
-            ]
+            if given(e, model) is None:
+                found += [
+                    Work(TRAIN, "train", model, training_set(model, e), epochs, e.student_of(model.model)),
+                    Work(script, "select", model, drawn["validation"], epochs),
+                ]
             if model.model == TEACHER:
                 sets = [SampleSet(model.at(tau), "train", e.num_train) for tau in e.temperatures]
                 found += [Work(TRAIN, "sample", each.distribution, each) for each in sets]
@@ -165,9 +172,33 @@ def works(experiment: Experiment) -> list[Work]:
     return sorted(found, key=lambda work: SCRIPTS.index(work.script))
 
 
+def kept(experiment: Experiment) -> list[Work]:
+    """Return the works that keep models which exist: a teacher, what students start from, and those that are placed.
+
+    A teacher and the students' start are the same for all seeds, and have none.
+    """
+    e = experiment
+    roles = [Distribution(role) for role in e.roles if e.checkpoint(role) is not None]
+    found = [Work(GENERATE, "keep", each, source=e.checkpoint(each.model)) for each in roles]
+    return found + [Work(EVALUATE, "keep", Distribution(each.name, each.seed), source=each.model) for each in e.placed]
+
+
+def given(experiment: Experiment, distribution: Distribution) -> Work | None:
+    """Return the work that keeps a distribution's model, where it exists and is not trained; else None."""
+    own = {(distribution.model, distribution.seed), (distribution.model, None)}
+    return next((work for work in kept(experiment) if (work.by.model, work.by.seed) in own), None)
+
+
+def placed(experiment: Experiment) -> list[Distribution]:
+    """Return the models that exist already and are put beside the trained ones."""
+    return [Distribution(each.name, each.seed) for each in experiment.placed]
+
+
 def evaluated(experiment: Experiment) -> list[Distribution]:
-    """Return what stage 4 evaluates: every trained model at temperature 1, then the controls at the other ones."""
+    """Return what stage 4 evaluates: trained and placed models at temperature 1, then the controls at the others."""
     trained = [model for seed in range(experiment.num_seeds) for model in models(experiment, seed)]
+    trained += placed(experiment)
     others = [tau for tau in dict.fromkeys(experiment.temperatures + experiment.control_temperatures) if tau != 1]
-    controls = [model.at(tau) for model in trained if model.model in CONTROLS for tau in others]
+    sampled = (*CONTROLS, experiment.baseline)
+    controls = [model.at(tau) for model in trained if model.model in sampled for tau in others]
     return [*trained, *controls]

@@ -28,13 +28,7 @@ class Stream:
 
     def uniforms(self, indices: Sequence[int], num: int) -> np.ndarray:
         """Return [len(indices), num] float64 in [0, 1): row i depends on the key and indices[i] alone."""
-        return np.stack([self._generator(index, 0).random(num) for index in indices])
+        return np.stack([self._generator(index).random(num) for index in indices])
 
-    def choices(self, indices: Sequence[int], num: int) -> list[int]:
-        """Return one of range(num) for each index, uniformly, from other counters than its uniforms."""
-        if num == 1:
-            return [0] * len(indices)
-        return [int(self._generator(index, 1).integers(num)) for index in indices]
-
-    def _generator(self, index: int, purpose: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, index, purpose]))
+    def _generator(self, index: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, index, 0]))

@@ -16,11 +16,12 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
-from llm import ground_truth, pipeline, scores
+from llm import pipeline, scores
 from llm.config import REPOSITORY
 from llm.distributions import TEACHER, Distribution, SampleSet
 from llm.expectations import Scores
 from llm.intervals import Estimate, mean_estimate
+from llm.language import load_tokenizer
 from llm.likelihood import refuse_gaps
 from llm.metrics import QUANTITIES, SequenceEstimate, mean_ratio, over, over_seeds, position_estimates
 from llm.pipeline import TRUTH
@@ -120,7 +121,7 @@ class Evaluated:
 
     def texts(self) -> dict:
         """Return the samples that p* finds most and least probable per token, best first."""
-        tokenizer = ground_truth.load_tokenizer(self.run.paths)
+        tokenizer = load_tokenizer(self.run.paths.ground_truth)
         per_token = self.by_truth.log_prob / self.samples.num_scored
         best_first = np.argsort(-per_token, kind="stable")
         if len(best_first) > 2 * NUM_SHOWN:
@@ -151,14 +152,15 @@ def _training_set_entropy(run: Run, teacher: Distribution, epoch: int) -> dict:
 def _over_seeds(run: Run, sequences: Sequences, entropies: list[dict]) -> Iterator[dict]:
     """Yield a row of each quantity per token of each model and temperature, over all seeds."""
     e = run.experiment
-    first = [each for each in pipeline.evaluated(e) if each.seed == 0]
+    trained = [model.model for model in pipeline.models(e, 0)]
+    first = [each for each in pipeline.evaluated(e) if each.seed == 0 and each.model in trained]
     for model, quantity in ((model, quantity) for model in first for quantity in QUANTITIES):
         found = list(sequences.by_seed(quantity, model.model, model.temperature).values())
         others = {"num_sequences": e.num_test, "plain": float(np.mean([each.plain for each in found]))}
         others["interval"] = over(quantity, len(found), e.num_test)
         whole = Distribution(model.model, None, model.temperature)
         yield _row(whole, None, quantity, PER_TOKEN, over_seeds(quantity, found), **others)
-    for tau in e.temperatures:
+    for tau in e.temperatures if trained else ():
         values = [row["value"] for row in entropies if row["temperature"] == tau]
         others = {"num_sequences": e.num_test, "interval": over("entropy", len(values), e.num_test)}
         whole = Distribution(TEACHER, None, tau)
@@ -166,7 +168,8 @@ def _over_seeds(run: Run, sequences: Sequences, entropies: list[dict]) -> Iterat
 
 
 def _perplexities(run: Run, model: Distribution) -> Iterator[dict]:
-    for each in run.selection(model)["epochs"]:
+    """Yield a row for each epoch of a trained model; none of a placed one."""
+    for each in (run.selection(model) or {"epochs": []})["epochs"]:
         number = run.experiment.num_validation
         yield _row(model, each["epoch"], "perplexity", "per token", each["perplexity"], num_sequences=number)
 
@@ -187,7 +190,7 @@ def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
         if distribution.temperature == 1 and distribution != TRUTH:
             positions += each.by_position()
             perplexities += _perplexities(run, distribution)
-            if distribution.model == TEACHER:
+            if distribution.model == TEACHER and run.experiment.roles:
                 taus = run.experiment.temperatures
                 entropies += [_training_set_entropy(run, distribution.at(tau), each.epoch) for tau in taus]
     whole = list(_over_seeds(run, sequences, entropies)) if run.experiment.num_seeds > 1 else []
@@ -227,7 +230,7 @@ def write(run: Run) -> None:
 def report(run: Run) -> str:
     """Return what stage 4 prints, from the run's table."""
     table, e = read_table(run.paths.results / "table.csv"), run.experiment
-    within = f"95 % intervals {over('precision', 1, e.num_test)}, of one D"
+    within = f"95 % intervals {over('precision', 1, e.num_test)}" + ", of one D" * bool(e.roles)
     lines = ["", f"nats per token, by regression; {within}; tau is what a model was sampled at", ""]
     lines += [table_of_seeds(table), ""]
     if e.num_seeds > 1:

@@ -1,7 +1,6 @@
 """A run: an experiment, the directory that it is kept in, and which of its works are there."""
 
 import json
-import re
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -13,9 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from llm import config, pipeline, processes
-from llm.config import Experiment
 from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
 from llm.engine.progress import bar
+from llm.experiment import Experiment, build
+from llm.parts import Part
 from llm.pipeline import SELECT, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, say
 from llm.store import files, locks
@@ -23,30 +23,7 @@ from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
 
-LAYOUT = 5  # of a run's directory: raised whenever an older one cannot be gone on with
-
-
-@dataclass(frozen=True)
-class Part:
-    """The index-th of num parts of a stage, counted from 1."""
-
-    index: int = 1
-    num: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Return the part that k/n names; UsageError where it names none."""
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise UsageError(f"part is {text!r}: it must be k/n with k from 1 to n, as in 2/4")
-        return cls(int(match[1]), int(match[2]))
-
-    def of(self, items: list) -> list:
-        """Return this part of a list: every num-th item."""
-        return items[self.index - 1 :: self.num]
-
-    def __str__(self) -> str:
-        return f"{self.index}-of-{self.num}" if self.num > 1 else ""
+LAYOUT = 6  # of a run's directory: raised whenever an older one cannot be gone on with
 
 
 @dataclass(frozen=True)
@@ -100,7 +77,13 @@ class Run:
                 raise UsageError(f"{found.directory} is not complete: run bash {script} first")
 
     def find_weights(self, distribution: Distribution) -> Path | None:
-        """Return the directory of a distribution's weights: p* as kept, or the selected checkpoint if there is one."""
+        """Return the directory of a distribution's weights: p* or another model as kept, or the selected checkpoint.
+
+        None where there is none yet.
+        """
+        if (given := pipeline.given(self.experiment, distribution)) is not None:
+            kept = self.paths.kept(given.by)
+            return kept if kept.is_dir() else None
         if distribution.seed is None:
             return self.paths.ground_truth
         epoch = self.selected_epoch(distribution)
@@ -111,6 +94,8 @@ class Run:
         found = self.find_weights(distribution)
         if found is None:
             model = distribution.at(1.0)
+            if given := pipeline.given(self.experiment, model):
+                raise UsageError(f"{model} is not kept yet: run bash {given.script} first")
             script = TRAIN if model.model == TEACHER else SELECT
             raise UsageError(f"no checkpoint of {model} is selected: run bash {script} first")
         return found
@@ -139,13 +124,21 @@ class Run:
     def training_bound(self, work: Work) -> dict[str, Any]:
         """Return what a training is of: the set that the model is fitted to, with the hash of its manifest.
 
-        And the weights of the teacher, where their next-token distributions are in the loss.
+        And the weights of the teacher, where their next-token distributions are in the loss; and those that the
+        training starts from, where they are a checkpoint's.
         """
-        if work.student is None:
-            return {"set": str(work.data), "manifest": self._manifest_hash(work.data)}
-        weights = self.find_weights(Distribution(TEACHER, work.by.seed))
-        bound = {"teacher": files.seal_hash(weights) if weights else None}
+        bound = {}
+        if work.student is not None:
+            weights = self.find_weights(Distribution(TEACHER, work.by.seed))
+            bound["teacher"] = files.seal_hash(weights) if weights else None
+        if (start := self.start(work.by)) is not None:
+            bound["start"] = files.seal_hash(start) if start.is_dir() else None
         return bound | ({"set": str(work.data), "manifest": self._manifest_hash(work.data)} if work.data else {})
+
+    def start(self, model: Distribution) -> Path | None:
+        """Return the directory of the weights that a model's training starts from; None where they are random ones."""
+        start = Distribution(model.role)
+        return self.paths.kept(start) if pipeline.given(self.experiment, start) else None
 
     def training(self, work: Work) -> dict[str, Any] | None:
         """Return the record of a complete training; None where there is none, or of other data."""
@@ -178,6 +171,8 @@ class Run:
                 return self.training(work) is not None
             case "select":
                 return self.selection(work.by) is not None
+            case "keep":
+                return self.paths.kept(work.by).is_dir()
         return work.path(self.paths).is_dir()
 
     # One experiment a directory.
@@ -195,6 +190,10 @@ class Run:
                 if field in work.fields and not grows and work.path(self.paths).exists():
                     differing.append(f"{field}: {old!r} there, {new!r} here, which {work} depends on")
                     break
+        for work in pipeline.kept(before):
+            now = pipeline.given(self.experiment, work.by)
+            if now and now.source != work.source and work.path(self.paths).exists():
+                differing.append(f"{work.by.model}: {work.source!r} there, {now.source!r} here")
         if differing:
             raise UsageError(
                 f"{self.paths.root} was made with other settings ({'; '.join(differing)}): "
@@ -214,7 +213,7 @@ class Run:
             raise UsageError(
                 f"{self.paths.root} was made by another version of this repository: choose another --out (OUT=...)"
             )
-        return config.build(saved)
+        return build(saved)
 
     def keep_settings(self) -> None:
         """Record the experiment in the directory, and what an earlier one had beyond it, which is still there."""
@@ -227,6 +226,7 @@ class Run:
                 control_temperatures=[*dict.fromkeys(now.control_temperatures + before.control_temperatures)],
                 num_seeds=seeds,
                 students=[each.model_dump() for each in dict.fromkeys([*now.students, *before.students])],
+                placed=[each.model_dump() for each in dict.fromkeys([*now.placed, *before.placed])],
                 students_of_truth=now.students_of_truth or before.students_of_truth,
             )
         files.write_json(self.paths.config, {"layout": LAYOUT, **now.to_dict()})
@@ -269,8 +269,8 @@ class Run:
     def describe(self, work: Work) -> str:
         """Return a line for a dry run: what is done, from what, into what, and whether it is there."""
         made = f"-> {work.path(self.paths)} ({'there' if self.is_marked(work) else 'to do'})"
-        if work.kind == "prepare":
-            return f"{work}: {self.experiment.ground_truth} {made}"
+        if work.kind in ("prepare", "keep"):
+            return f"{work}: {work.source or self.experiment.ground_truth} {made}"
         number = work.data.num_sequences if work.data else self.experiment.num_train
         tokens = work.epochs * number * self.experiment.max_length
         often = f"{work.epochs} times " if work.kind in ("train", "select") else ""

@@ -18,9 +18,10 @@ from llm import models, processes
 from llm.distributions import Language, Samples, SampleSet
 from llm.engine import preflight
 from llm.likelihood import log_likelihood, refuse_gaps
+from llm.parts import Part
 from llm.processes import UsageError, say
 from llm.randomness import Stream
-from llm.run import Part, Run
+from llm.run import Run
 from llm.store.samples import SampleFiles, most_bytes
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def sample(
     from llm.engine.decoding import decoder
 
     total, device, several = len(indices), model.device, len(language.prompts) > 1
-    prompts = [language.prompts[choice] for choice in stream.choices(indices, len(language.prompts))]
+    prompts = [language.prompts[index % len(language.prompts)] for index in indices]
     first = _num_shared(language.prompts) - 1  # sequences start at this position: what is before, all have in common
     uniforms = torch.from_numpy(stream.uniforms(indices, max_length - 1 - first)).to(device)
     uniforms = torch.nn.functional.pad(uniforms, (0, 0, 0, 1))

@@ -73,7 +73,8 @@ def table_of_seeds(table: pd.DataFrame) -> str:
 def table_over_seeds(table: pd.DataFrame) -> str:
     """Return the means over several seeds in Markdown: a row a model at temperature 1, per token, in nats."""
     found = [estimates(table, quantity) for quantity in QUANTITIES]
-    names = [model for model, tau in found[0] if tau == 1 and model != GROUND_TRUTH]
+    of_seeds = [each for each, by_seed in found[0].items() if None in by_seed]
+    names = [model for model, tau in of_seeds if tau == 1 and model != GROUND_TRUTH]
     rows = [[model, *(of_quantity[model, 1.0][None] for of_quantity in found)] for model in names]
     own = found[0][GROUND_TRUTH, 1.0][None]
     rows.append(["p* on itself (over sequences)", own, own, f"{-own.value:.3f}", 0, 0])

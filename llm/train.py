@@ -4,11 +4,11 @@
     python -m llm.train --profile cpu --models students
     python -m llm.train --profile cpu --models students --part 1/2    # half of them, beside another that does 2/2
 
-A model starts from random weights and maximises the log-likelihood of generated tokens (EOS included; prompt and
-padding excluded) with AdamW and the warm-up, stable, decay schedule. Each epoch leaves a checkpoint, each step a line
-in log.jsonl. The students of one seed share their initial weights and their order of data, so that what differs between
-them is what they were trained on. A trained model is left alone; an interrupted one goes on from its last state, to the
-weights that it would have had (llm/store/resume.py).
+A model starts from random weights, or a student from a checkpoint's, and maximises the log-likelihood of generated
+tokens (EOS included; prompt and padding excluded) with AdamW and the warm-up, stable, decay schedule. Each epoch leaves
+a checkpoint, each step a line in log.jsonl. The students of one seed share their initial weights and their order of
+data, so that what differs between them is what they were trained on. A trained model is left alone; an interrupted one
+goes on from its last state, to the weights that it would have had (llm/store/resume.py).
 """
 
 import math
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm import distillation, ground_truth, models, processes
-from llm.config import Experiment
 from llm.distillation import KeptPrefixes, OwnPrefixes
 from llm.distributions import TEACHER, Distribution, Samples
 from llm.engine import preflight, progress
+from llm.experiment import Experiment
 from llm.likelihood import padded_batch
 from llm.pipeline import Work
 from llm.processes import UsageError, say
@@ -231,7 +231,7 @@ def complete(run: Run, work: Work) -> None:
     if run.is_trained(work):
         say(f"complete: {work.by} is trained")
         return processes.main_only(kept.remove_states)
-    model = models.initial(work.by, run.experiment, run.language)
+    model = models.initial(work.by, run.experiment, run.language, run.start(work.by))
     weights = 4 * model.num_parameters()
     # A state has the weights and two moments; one more is written before the oldest goes.
     num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
@@ -250,8 +250,10 @@ def admit(run: Run, works: list[Work]) -> None:
     if todo:
         from llm.engine import admission
 
-        model = models.initial(todo[0].by, run.experiment, run.language).to(processes.state().device)
-        admission.admit_trainable(model, todo[0].by.role, run.language.vocab_size, run.experiment.max_length)
+        first = todo[0].by
+        model = models.initial(first, run.experiment, run.language, run.start(first)).to(processes.state().device)
+        admit = admission.admit if run.start(first) else admission.admit_trainable
+        admit(model, first.role, run.language.vocab_size, run.experiment.max_length)
 
 
 def main() -> None:

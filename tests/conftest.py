@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from llm import config, processes
-from llm.config import REPOSITORY, Experiment
+from llm.config import REPOSITORY
 from llm.distributions import Language
+from llm.experiment import Experiment
 from llm.pipeline import SCRIPTS, Work
 from llm.run import Run
 from llm.store import files
@@ -115,7 +116,7 @@ def language() -> Language:
     return Language(vocab_size=3, prompts=((PROMPT,),), eos_token_ids=(EOS,))
 
 
-def tiny_llama(seed: int, initializer_range: float = 0.6, vocab_size: int = 3):
+def tiny_llama(seed: int, initializer_range: float = 0.6, vocab_size: int = 3, num_layers: int = 2):
     """A random Llama far from uniform, in float32."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -125,7 +126,7 @@ def tiny_llama(seed: int, initializer_range: float = 0.6, vocab_size: int = 3):
         "llama",
         vocab_size=vocab_size,
         hidden_size=16,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         intermediate_size=32,

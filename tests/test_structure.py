@@ -11,14 +11,14 @@ from llm.config import REPOSITORY
 # A module of llm/ imports those of its own floor or of those below it.
 FLOORS = (
     (
-        *("config", "yaml_text", "students", "distributions", "randomness", "processes"),
-        *("objectives", "metrics", "intervals", "repetition", "sequences", "table"),
+        *("config", "experiment", "parts", "yaml_text", "students", "distributions", "randomness", "processes"),
+        *("objectives", "metrics", "intervals", "repetition", "sequences", "table", "advantage", "placed", "prompts"),
     ),
     ("engine", "store"),
     ("pipeline", "run"),
-    ("models", "language", "sampling", "likelihood", "expectations", "distillation"),
-    ("ground_truth", "scores", "results"),
-    ("generate_data", "train", "eval_perplexity", "eval_precision_and_recall"),
+    ("models", "language", "given", "sampling", "likelihood", "expectations", "distillation"),
+    ("ground_truth", "scores", "results", "evaluation"),
+    ("generate_data", "train", "eval_perplexity", "eval_precision_and_recall", "place"),
 )
 ENTRIES = FLOORS[-1]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS, 1) for name in names}

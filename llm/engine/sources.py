@@ -12,8 +12,11 @@ from pathlib import Path
 
 from llm.processes import UsageError
 
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # what is needed of a hub repository
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_TIMEOUT_S = 3
+ADAPTER = "adapter_config.json"
+CONFIGS = ["config.json", ADAPTER]
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -74,6 +77,41 @@ def locate(spec: str, files: list[str]) -> Path:
 # -------------------------------------------------------------------------------------------------- its files
 
 
+def with_adapter(spec: str, files: list[str], what: str) -> tuple[Path, Path | None]:
+    """Return where a model's weights are, and the directory of the adapter over them, if the name stands for one.
+
+    files: the patterns needed of a hub repository.  UsageError where there is no such model, or an adapter's base is
+    not there.
+    """
+    path = locate(spec, files)
+    if not (path / ADAPTER).is_file():
+        return path, None
+    base = _json(path / ADAPTER, what).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UsageError(f"{what}: {path / ADAPTER} does not name the model that the adapter is over")
+    try:
+        found = locate(base, files)
+    except UsageError as error:
+        raise UsageError(f"{what}: the adapter in {path} is over another model, and {error}") from None
+    if (found / ADAPTER).is_file():
+        raise UsageError(f"{what}: the adapter in {path} is over another adapter, in {found}: merge that into its base")
+    return found, path
+
+
+def check_model(spec: str, what: str) -> None:
+    """Raise UsageError, before anything is loaded, where a model, or an adapter or its base, cannot be read."""
+    path, adapter = with_adapter(spec, FILES, what)
+    if adapter is not None:
+        weights = adapter / "adapter_model.safetensors"
+        if not weights.is_file() and weights.with_suffix(".bin").is_file():
+            raise UsageError(
+                f"{what}: {adapter} holds only pickled weights, which can run code: {weights.name} is needed"
+            )
+        _check_safetensors(weights, what)
+        what = f"the base of {what}"
+    check(path, what)
+
+
 def check(path: Path, what: str) -> None:
     """Raise UsageError, in a moment and before anything is loaded, where a model's weights cannot be read as they are.
 
@@ -87,7 +125,7 @@ def check(path: Path, what: str) -> None:
     directory, config = path, read_config(path, what)
     if "quantization_config" in config:
         raise UsageError(f"{what}: the weights in {directory} are quantised: give the model they were made from")
-    if (directory / "adapter_config.json").is_file():
+    if (directory / ADAPTER).is_file():
         raise UsageError(f"{what}: {directory} holds an adapter: merge it into its base model, and give the result")
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").is_file():
@@ -106,7 +144,7 @@ def read_config(directory: Path, what: str) -> dict:
     """Return a directory's config.json; UsageError where it is none, or an adapter's directory."""
     path = directory / "config.json"
     if not path.is_file():
-        adapter = (directory / "adapter_config.json").is_file()
+        adapter = (directory / ADAPTER).is_file()
         told = "an adapter alone: merge it into its base model" if adapter else "no config.json: it is no model's"
         raise UsageError(f"{what}: {directory} holds {told}")
     return _json(path, what)

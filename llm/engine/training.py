@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel, get_wsd_schedule
 
 from llm import processes
-from llm.config import Experiment
 from llm.distributions import Distribution
 from llm.engine.memory import BatchSize, is_out_of_memory
+from llm.experiment import Experiment
 from llm.processes import UsageError
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llm.distributions import GROUND_TRUTH, Distribution, SampleSet, tau_name
 
-DIRECTORIES = (GROUND_TRUTH, "samples", "checkpoints", "scores", "results", "figures")  # below a run's root
+DIRECTORIES = (GROUND_TRUTH, "samples", "checkpoints", "kept", "scores", "results", "figures")  # below a run's root
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class Paths:
 
     def selection(self, model: Distribution) -> Path:
         return self.checkpoints(model) / "selection.json"
+
+    def kept(self, model: Distribution) -> Path:
+        """Of a model that exists already: its copy, over p*'s ids."""
+        return self.root / "kept" / model.model / ("" if model.seed is None else f"seed{model.seed}")
 
     def scores(self, sample_set: SampleSet, scorer: Distribution) -> Path:
         """Log-probabilities of a set's sequences under a scorer, a file a shard."""

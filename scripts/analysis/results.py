@@ -50,7 +50,7 @@ class Series:
         return Series({seed: -each for seed, each in self.by_seed.items()}, -self.mean)
 
 
-def _seed(value: Any) -> int | None:
+def _whole(value: Any) -> int | None:
     return None if pd.isna(value) else int(value)
 
 
@@ -157,16 +157,19 @@ class Results:
         return {TEACHER: "teacher", DIRECT: "direct"} | {name: rf"$\tau={tau:g}$" for name, tau in self.taus.items()}
 
     @cached_property
-    def evaluated(self) -> dict[tuple[str, int], int]:
-        """Return {(model, seed): the selected epoch} of every model that was trained, in the order of the table."""
+    def evaluated(self) -> dict[tuple[str, int], int | None]:
+        """Return {(model, seed): the selected epoch} of every model but p*, in the order of the table.
+
+        The epoch is None of a model that was not trained.
+        """
         rows = self.table[(self.table["quantity"] == "precision") & (self.table["temperature"] == 1)]
         rows = rows[rows["seed"].notna()].drop_duplicates(["model", "seed"])
-        return {(row.model, int(row.seed)): int(row.epoch) for row in rows.itertuples()}
+        return {(row.model, int(row.seed)): _whole(row.epoch) for row in rows.itertuples()}
 
     @cached_property
     def num_seeds(self) -> int:
-        """Return how many seeds were evaluated."""
-        return len({seed for _, seed in self.evaluated})
+        """Return how many seeds were trained; 1 where nothing was."""
+        return len({seed for (_, seed), epoch in self.evaluated.items() if epoch is not None}) or 1
 
     @cached_property
     def num_test(self) -> int:
@@ -197,7 +200,7 @@ class Results:
         rows = self.rows(quantity, model, temperature)
         columns = ["seed", "value", "low", "high", "error", "freedom"]
         rows = rows.loc[rows["position"].isna(), columns]
-        found = {_seed(seed): Estimate(*estimate) for seed, *estimate in rows.itertuples(index=False)}
+        found = {_whole(seed): Estimate(*estimate) for seed, *estimate in rows.itertuples(index=False)}
         whole = found.pop(None) if len(found) > 1 and None in found else None
         return Series(found, whole) if whole else Series.of(found)
 
@@ -227,4 +230,4 @@ class Results:
         """Return {seed: the rows of a quantity at each position, in order}."""
         rows = self.rows(quantity, model)
         groups = rows[rows["position"].notna()].groupby("seed", dropna=False)
-        return {_seed(seed): group for seed, group in groups}
+        return {_whole(seed): group for seed, group in groups}

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from llm import config, ground_truth, models, processes, yaml_text
-from llm.config import REPOSITORY, Experiment
+from llm.config import REPOSITORY
 from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
 from llm.engine import progress
+from llm.experiment import Experiment
 from llm.pipeline import TRAIN, TRUTH, Work
 from llm.processes import UsageError
 from llm.randomness import derive_seed

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from llm import config, distillation, models, processes
-from llm.config import Experiment
 from llm.distributions import Distribution, Samples
 from llm.engine.next_token import IGNORED, ROWS, NextTokenDistributions, NextTokenLoss
 from llm.engine.soft_labels import SoftLabelLoss
 from llm.engine.training import optimiser_of
+from llm.experiment import Experiment
 from llm.likelihood import padded_batch
 from llm.randomness import Stream
 from llm.sampling import sample

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from llm import config, processes
-from llm.config import Experiment
 from llm.distributions import Samples
+from llm.experiment import Experiment
 from scripts.benchmarks import common
 from scripts.benchmarks.common import SHORTEST, interleaved, medians, ratio, spread_lengths, timed
 

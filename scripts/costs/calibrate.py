@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 
 from llm import config, ground_truth, likelihood, models, processes
-from llm.config import Experiment
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples, SampleSet
+from llm.experiment import Experiment
 from llm.pipeline import TRAIN, TRUTH, Work
 from llm.randomness import Stream
 from llm.run import Run

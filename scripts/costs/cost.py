@@ -23,7 +23,7 @@ matrices. Scoring is float32, as everywhere here.
 import math
 from dataclasses import dataclass
 
-from llm.config import Experiment
+from llm.experiment import Experiment
 from llm.processes import UsageError
 from llm.store.resume import NUM_STATES
 from scripts.costs.geometry import Geometry

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm.config import Experiment
 from llm.distributions import GROUND_TRUTH
+from llm.experiment import Experiment
 from llm.processes import UsageError
 from llm.store.files import read_json
 from llm.store.paths import Paths

@@ -19,8 +19,8 @@ from argparse import Namespace
 import pandas as pd
 
 from llm import config
-from llm.config import Experiment
 from llm.distributions import ROLES, Distribution
+from llm.experiment import Experiment
 from llm.pipeline import SCRIPTS, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, run_entry
 from llm.store import files

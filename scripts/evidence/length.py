@@ -24,10 +24,11 @@ import pandas as pd
 from llm import eval_perplexity, models, processes, sampling, scores
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, SampleSet, student_name
 from llm.metrics import over
+from llm.parts import Part
 from llm.pipeline import TRUTH, Work
 from llm.processes import UsageError, say
 from llm.results import Evaluated
-from llm.run import Part, Run, open_run
+from llm.run import Run, open_run
 from llm.sequences import Sequences
 from llm.store import files
 from llm.store.paths import Paths
@@ -56,6 +57,9 @@ class OtherLength(Run):
     def find_weights(self, distribution: Distribution) -> Path | None:
         own = distribution.at(1.0) == self.model
         return super().find_weights(distribution) if own else self.first.find_weights(distribution)
+
+    def start(self, model: Distribution) -> Path | None:
+        return self.first.start(model)
 
     @property
     def language(self) -> Language | None:
@@ -96,7 +100,8 @@ def complete(first: Run, run: Run, work: Work) -> None:
         say(f"complete: {work.by} is trained for {work.epochs} epochs")
     else:
         say(f"training {work.by} for {work.epochs} epochs")
-        train(run, work, models.initial(work.by, run.experiment, run.language), first.samples(work.data))
+        model = models.initial(work.by, run.experiment, run.language, run.start(work.by))
+        train(run, work, model, first.samples(work.data))
     eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
     if work.by in evaluated(first):
         held = scores.Models(run)

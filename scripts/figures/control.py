@@ -7,8 +7,9 @@ sampled to the same self-entropy (scripts/analysis/advantage.py).
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from llm.advantage import QUANTITIES, advantage
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
-from scripts.analysis.advantage import QUANTITIES, Apart, advantage, by_seed, distilled, of_truth, sampled
+from scripts.analysis.advantage import Apart, by_seed, distilled, of_truth, sampled
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, MARKERS, QUANTITY_COLOURS, mark, panels
 

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from llm.advantage import QUANTITIES
 from llm.distributions import DIRECT, TEACHER
-from scripts.analysis.advantage import QUANTITIES, sampled
+from scripts.analysis.advantage import sampled
 from scripts.analysis.objectives import LOSSES, PREFIXES, Described, described, over_control
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, QUANTITY_COLOURS, plt

@@ -18,8 +18,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from llm import config, ground_truth, models, processes, scores
+from llm import config, models, processes, scores
 from llm.eval_perplexity import select
+from llm.language import load_tokenizer
 from llm.likelihood import shared_log_likelihood
 from llm.metrics import over
 from llm.pipeline import TRUTH
@@ -44,7 +45,7 @@ def end_of_sequence_dropped(run: Run, kept: Run) -> list[dict]:
 
 
 def text_tokenised_again(run: Run, kept: Run) -> list[dict]:
-    tokenizer = ground_truth.load_tokenizer(run.paths)
+    tokenizer = load_tokenizer(run.paths.ground_truth)
     if tokenizer is None or type(tokenizer.backend_tokenizer.model).__name__ != "BPE":
         say("left out: text tokenised again, since p* has no BPE tokenizer")
         return []

@@ -10,7 +10,7 @@ import pandas as pd
 
 from llm import eval_perplexity, models
 from llm.distributions import TEACHER, Distribution, Samples, SampleSet
-from llm.eval_precision_and_recall import evaluate
+from llm.evaluation import evaluate
 from llm.intervals import Estimate
 from llm.metrics import SequenceEstimate, difference
 from llm.pipeline import TRUTH, Work

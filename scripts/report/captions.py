@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from llm.advantage import QUANTITIES as ADVANTAGES
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import Estimate
-from scripts.analysis.advantage import QUANTITIES as ADVANTAGES
 from scripts.analysis.advantage import Apart, advantages, distilled
 from scripts.analysis.advantage import sampled as at_temperatures
 from scripts.analysis.objectives import described, over_control

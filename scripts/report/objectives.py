@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
+from llm.advantage import QUANTITIES
 from llm.intervals import POWER
-from scripts.analysis.advantage import QUANTITIES
 from scripts.analysis.claims import LEVEL, language_claims
 from scripts.analysis.objectives import described, over_control
 from scripts.analysis.predictions import MEASURED, PREDICTED, Found, found, question, tally

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from llm import metrics
+from llm.advantage import QUANTITIES as ADVANTAGES
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import POWER, Estimate
 from llm.metrics import QUANTITIES
 from llm.repetition import DISTINCT, REPETITION
-from scripts.analysis.advantage import QUANTITIES as ADVANTAGES
 from scripts.analysis.advantage import Apart, advantages, distilled, of_truth, sampled
 from scripts.analysis.claims import READINGS, RULE, TESTS, Claim, Sign, Verdict
 from scripts.analysis.results import Results
@@ -139,7 +139,8 @@ def models(results: Results) -> list[Table]:
     rows: list[list[Cell]] = []
     for (name, seed), epoch in results.evaluated.items():
         stops = f"{results.series('stop_rate', name).by_seed[seed].value:.1%}"
-        rows.append([name, str(seed), str(epoch), *(each.by_seed[seed] for each in series[name]), stops])
+        selected = "" if epoch is None else str(epoch)
+        rows.append([name, str(seed), selected, *(each.by_seed[seed] for each in series[name]), stops])
     truth = [results.mean(quantity, GROUND_TRUTH) for quantity in ("precision", "recall", "entropy")]
     rows.append(["p* on itself", "", "", *truth, "0", "0", f"{results.mean('stop_rate', GROUND_TRUTH).value:.1%}"])
     header = ["model", "seed", "epoch", *QUANTITIES.values(), "stops"]
@@ -191,7 +192,8 @@ def teacher_entropy(results: Results) -> Table:
 def perplexity(results: Results) -> Table:
     """Return the perplexity of each model and seed, by epoch."""
     rows = []
-    for (name, seed), selected in results.evaluated.items():
+    trained = {model: epoch for model, epoch in results.evaluated.items() if epoch is not None}
+    for (name, seed), selected in trained.items():
         measured = results.rows("perplexity", name)
         measured = measured[measured["seed"] == seed]
         by_epoch = dict(zip(measured["epoch"], measured["value"], strict=True))

@@ -7,23 +7,12 @@ import made_up
 import numpy as np
 import pytest
 
+from llm.advantage import QUANTITIES, OfSeed, advantage, difference, of_seed
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
 from llm.metrics import Scored, SequenceEstimate, cross_entropy
 from llm.processes import UsageError
 from llm.sequences import TERMS, source_of
-from scripts.analysis.advantage import (
-    QUANTITIES,
-    Apart,
-    OfSeed,
-    advantage,
-    advantages,
-    by_seed,
-    difference,
-    distilled,
-    of_seed,
-    of_truth,
-    sampled,
-)
+from scripts.analysis.advantage import Apart, advantages, by_seed, distilled, of_truth, sampled
 from scripts.analysis.results import Results
 
 # ----------------------------------------------------------------------------------------- curves on paper
@@ -133,11 +122,13 @@ POINT = on(lambda h: (-1.5 - h, -4.9 + 0.1 * h), 3.7)
 @pytest.mark.parametrize("known", [OURS, POINT], ids=["curve", "point"])
 def test_the_interval_of_one_seed_holds_the_truth_as_often_as_it_says(known):
     """Every draw is of new sequences of all models: of 500 intervals 95 % hold it, at least 92 and at most 98."""
-    ours, control = [("ours", k) for k in range(len(known))], [("control", k) for k in range(len(CONTROL))]
-    models, rng = dict(zip([*ours, *control], [*known, *CONTROL], strict=True)), np.random.default_rng(0)
+    ours = [Distribution("ours", 0, 1.0 + k) for k in range(len(known))]
+    control = [Distribution("control", 0, 1.0 + k) for k in range(len(CONTROL))]
+    named = [(each.model, each.temperature) for each in (*ours, *control)]
+    models, rng = dict(zip(named, [*known, *CONTROL], strict=True)), np.random.default_rng(0)
     draws = [Drawn(rng, models, 150) for _ in range(500)]
     for quantity in QUANTITIES:
-        found = [of_seed(drawn, quantity, ours, control, 0).estimate for drawn in draws]
+        found = [of_seed(drawn, quantity, ours, control).estimate for drawn in draws]
         held = np.mean([each.low <= TRUE[quantity] <= each.high for each in found])
         assert 0.92 <= held <= 0.98, (quantity, held)
         values, errors = np.array([(each.value, each.error) for each in found]).T
@@ -173,8 +164,8 @@ def test_errors_are_propagated_by_hand():
         | {(name, "b"): (-2, b) for name in QUANTITIES}
         | {(name, "c"): (-6, c) for name in QUANTITIES}
     )
-    members = [("a", 1.0)], [("b", 1.0), ("c", 1.0)]
-    recall, precision = (of_seed(given, name, *members, 0) for name in ("recall", "precision"))
+    members = [Distribution("a", 0)], [Distribution("b", 0), Distribution("c", 0)]
+    recall, precision = (of_seed(given, name, *members) for name in ("recall", "precision"))
     assert recall.mean == precision.mean == pytest.approx(-1 + 3)
     np.testing.assert_allclose(recall.residuals, [1 - 1.5, -1 - 1, 1 + 1, -1 + 1.5], atol=1e-6)
     assert recall.variance == pytest.approx((4**2 + 3**2 + 1**2) * 18 / 3 / 4)

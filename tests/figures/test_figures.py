@@ -305,7 +305,7 @@ def test_drawing_needs_no_torch_and_takes_no_settings(made, tmp_path, settings):
 
 def test_every_figure_has_its_module():
     named = {path.stem for path in (REPOSITORY / "scripts" / "figures").glob("*.py")}
-    assert named == {*FIGURES, "overview", "mog", "draw", "execute_notebook"}
+    assert named == {*FIGURES, "overview", "mog", "place", "draw", "execute_notebook"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from conftest import run
 
 from llm import config
-from llm.config import Experiment
+from llm.experiment import Experiment
 from llm.processes import UsageError
 
 

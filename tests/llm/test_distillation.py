@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from scipy.stats import chisquare
 
 from llm import config, models, objectives
-from llm.config import Experiment
 from llm.distillation import OwnPrefixes, drawn, uniforms
 from llm.distributions import TEACHER, Distribution, Language, Samples
 from llm.engine.soft_labels import SoftLabelLoss
+from llm.experiment import Experiment
 from llm.likelihood import padded_batch
 from llm.pipeline import Work
 from llm.processes import Stopped, UsageError

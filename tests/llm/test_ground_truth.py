@@ -13,9 +13,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from llm import config, ground_truth, models
-from llm.config import Experiment
 from llm.distributions import Language
 from llm.engine.decoding import CachedDecoder, decoder
+from llm.experiment import Experiment
+from llm.language import load_tokenizer
 from llm.processes import UsageError
 from llm.run import Run
 from llm.store.paths import Paths
@@ -304,7 +305,7 @@ def test_a_tokenizer_that_cannot_be_read_costs_only_text(smoke, tmp_path, capsys
     tokenizer = tmp_path / "model" / "tokenizer.json"
     tokenizer.unlink() if damage == "missing" else tokenizer.write_text("{")
     _, run = prepare(experiment, tmp_path / "run")
-    assert "no text will be shown" in capsys.readouterr().out and ground_truth.load_tokenizer(run.paths) is None
+    assert "no text will be shown" in capsys.readouterr().out and load_tokenizer(run.paths.ground_truth) is None
     with pytest.raises(UsageError, match="no tokenizer: give prompt as a list of token ids"):
         prepare(experiment.with_values(prompt="the"), tmp_path / "text")
 
@@ -322,7 +323,7 @@ def bundled(tmp_path_factory):
 def test_the_bundled_weights_speak_english(bundled):
     language, run = bundled
     assert (language.vocab_size, language.eos_token_ids) == (2048, (2,))
-    tokenizer = ground_truth.load_tokenizer(run.paths)
+    tokenizer = load_tokenizer(run.paths.ground_truth)
     assert tokenizer("The").input_ids == list(language.prompts[0])
     with torch.no_grad():
         probabilities = logits(run, tokenizer("The United").input_ids)[0, -1].softmax(-1)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from llm.config import Experiment
 from llm.distributions import Distribution, SampleSet, tau_name
+from llm.experiment import Experiment
 from llm.pipeline import SCRIPTS, TRUTH, evaluated, models, training_set, works
 from llm.store.paths import Paths
 
@@ -14,6 +14,8 @@ OF_NO_WORK = {
     "num_seeds",
     "students",
     "students_of_truth",
+    "placed",
+    "baseline",
     "save_steps",
     "micro_batch_size",
     "torch_compile",

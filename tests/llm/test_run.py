@@ -6,9 +6,10 @@ import pytest
 from conftest import run_of, work_of
 
 from llm.distributions import Distribution, Samples
+from llm.parts import Part
 from llm.pipeline import TRUTH, works
 from llm.processes import UsageError
-from llm.run import LAYOUT, Part, Run, open_run
+from llm.run import LAYOUT, Run, open_run
 from llm.store import files
 from llm.store.paths import Paths
 

@@ -92,10 +92,13 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("prompts", PROMPTS.values(), ids=PROMPTS)
-def test_several_prompts_are_drawn_uniformly_and_continued_exactly(prompts):
+def test_several_prompts_take_turns_and_are_continued_exactly(prompts):
     """Frequencies of (prompt, continuation) against 1 / number of prompts x the exact conditional probability."""
     model, several = tiny_llama(1), Language(3, prompts, (EOS,))
     samples = draw_many(model, several, max_length=5)
+    turns = [prompts[i % len(prompts)] for i in range(len(samples))]
+    assert all(tuple(samples[i][: len(turn)].tolist()) == turn for i, turn in enumerate(turns))
+    assert samples.num_prompt.tolist() == list(map(len, turns))
     found = Counter(zip(samples.num_prompt.tolist(), sequences_of(samples), strict=True))
     expected = {}
     for prompt in prompts:

@@ -8,13 +8,14 @@ import pytest
 from conftest import enumerate_sequences, exact_log_probabilities, run_of, tiny_llama
 
 from llm import config, pipeline, results, sampling
-from llm.config import Experiment
 from llm.distributions import Distribution, SampleSet
-from llm.eval_precision_and_recall import evaluate
+from llm.evaluation import evaluate
+from llm.experiment import Experiment
 from llm.intervals import crossed_estimate, mean_estimate
 from llm.metrics import QUANTITIES, SHARED, cross_entropy, over_seeds
+from llm.parts import Part
 from llm.pipeline import TRUTH
-from llm.run import Part, Run
+from llm.run import Run
 from llm.sequences import Sequences, read_sequences
 from llm.store import files
 from llm.table import PER_SEQUENCE, PER_TOKEN, estimates, read_table, table_of_seeds, table_over_seeds

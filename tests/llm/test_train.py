@@ -11,8 +11,8 @@ import torch
 from conftest import work_of
 
 from llm import config, models
-from llm.config import Experiment
 from llm.distributions import Language, Samples
+from llm.experiment import Experiment
 from llm.likelihood import log_likelihood
 from llm.processes import UsageError
 from llm.randomness import Stream, derive_seed

@@ -10,7 +10,7 @@ import pytest
 from conftest import chain_within, contents, refusal, within
 from test_deviations import small_bpe
 
-from llm import config, ground_truth
+from llm import config
 from llm.run import Run
 from llm.store.paths import Paths
 from llm.table import PER_TOKEN, estimates, read_table
@@ -142,7 +142,7 @@ def test_text_tokenised_again_gives_the_teacher_its_ids(measured, monkeypatch):
     """With a tokenizer put beside p* and no training: the share is that of the sequences that differ."""
     run, seen = measured[0], []
     kept = replace(run, paths=Variant(run.paths.root / "released/text", run.paths))
-    monkeypatch.setattr(ground_truth, "load_tokenizer", lambda paths: SimpleNamespace(backend_tokenizer=small_bpe()))
+    monkeypatch.setattr(released, "load_tokenizer", lambda directory: SimpleNamespace(backend_tokenizer=small_bpe()))
     monkeypatch.setattr(released, "other_teacher", lambda kept, samples: seen.append(samples) or teacher_of(run))
     share = next(row for row in released.text_tokenised_again(run, kept) if row["side"] == "released")
     dropped = released.deviations.without_eos(run.samples(work_of(run, "train").data), (1,))

@@ -12,9 +12,9 @@ from conftest import work_of
 from safetensors.torch import load_file
 
 from llm import config, models
-from llm.config import Experiment
 from llm.distributions import Language, Samples
 from llm.engine.next_token import NextTokenLoss
+from llm.experiment import Experiment
 from llm.processes import Stopped, UsageError
 from llm.run import Run
 from llm.store.paths import Paths

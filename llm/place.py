@@ -1,0 +1,128 @@
+"""Place models that exist on the plane of a p*: precision and recall of any causal language models over its ids.
+
+    python -m llm.place MODEL [MODEL ...] --ground_truth HuggingFaceTB/SmolLM2-135M --max_length 128 --num_test 500
+    python -m llm.place mine=runs/cpu/checkpoints/student_tau0.80/seed0/epoch-6 other.gguf --profile cpu --part 1/2
+    python -m llm.place before=SmolLM2 after=my-adapter --ground_truth ... --prompts questions.txt --chat_template true
+
+A MODEL is a directory, a hub id, a .gguf file, the directory of an adapter or a checkpoint of a run, and may have a
+name: NAME=MODEL. p* and its test samples are made as stage 1 does, and the models are sampled and scored as stage 4
+does; nothing is trained. The first model is the baseline, if --baseline names no other: it is sampled at --temperatures
+too, which is the control at equal self-entropy. With --prompts, each test sequence follows a prompt of the file, which
+is not scored, and no prompt has two: intervals are over prompts. Writes what stage 4 writes, in --out (default
+runs/place). bash scripts/place.sh does the same in JOBS parts, and draws the figure.
+"""
+
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from llm import config, evaluation, given, ground_truth, metrics, pipeline, processes, prompts, sampling
+from llm.advantage import QUANTITIES, advantage, of_seed
+from llm.config import REPOSITORY
+from llm.distributions import Distribution
+from llm.engine import preflight
+from llm.parts import Part
+from llm.pipeline import EVALUATE, TRUTH
+from llm.placed import Placed
+from llm.processes import say
+from llm.run import Run
+from llm.sequences import Sequences, read_sequences
+from llm.store import locks
+from llm.store.paths import Paths
+from llm.table import markdown
+
+COMPARED = ("precision", "recall", "entropy")
+
+
+def fields_of(args: Namespace, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a command line says of an experiment: nothing is trained, these models are placed, after prompts."""
+    fields = dict(teacher=None, student=None, students=[], students_of_truth=False, num_seeds=1)
+    fields |= dict(placed=[each.model_dump() for each in args.models])
+    fields |= dict(baseline=values["baseline"] or args.models[0].name)
+    if args.prompts is not None:
+        found = prompts.read(args.prompts)
+        fields |= dict(prompt=found, num_test=min(values["num_test"], len(found)))
+    return fields
+
+
+def open_place(argv: list[str] | None = None) -> tuple[Run, Namespace]:
+    """Return the run that a command line names, in which nothing is trained, and its other flags."""
+    models = dict(dest="models", nargs="+", metavar="MODEL", type=Placed.of, help="a model, or NAME=MODEL")
+    options = dict(
+        part=dict(type=Part.parse, default=Part(), metavar="K/N", help="do the k-th of n parts, beside the others"),
+        prompts=dict(type=Path, metavar="FILE", help="a prompt a line; in .jsonl {'text': ...} or {'ids': [...]}"),
+    )
+    experiment, _, args = config.parse(__doc__, argv, "place", models, fields_of, **options)
+    run = Run(experiment, Paths(args.out or REPOSITORY / "runs" / "place"), args.part)
+    run.refuse_other_settings()
+    return run, args
+
+
+def main() -> None:
+    run, args = open_place()
+    works = [work for work in run.works("prepare", "sample", "keep", "score") if _is_needed(work)]
+    if args.dry_run:
+        return say("\n".join(map(run.describe, works)))
+    ground_truth.check(run.experiment, run.paths)
+    given.check(run, EVALUATE)
+    preflight.need_writable(run.paths.root)
+    with run.writing():
+        ground_truth.keep(run)
+        given.keep(run, EVALUATE)
+        _draw_test_set(run)
+        evaluation.complete(run, [TRUTH, *pipeline.evaluated(run.experiment)])
+    if processes.is_main() and (path := run.paths.results / "sequences.parquet").is_file():
+        say(beside_baseline(run, read_sequences(path)))
+
+
+def _draw_test_set(run: Run) -> None:
+    """Draw p*'s test set; of parts side by side one does it, and the others wait for what they score."""
+    with locks.one_at_a_time(run.paths.lock, "test") if processes.count() == 1 else nullcontext():
+        sampling.complete(run, [run.test_set(TRUTH)], Part())
+
+
+def _is_needed(work: pipeline.Work) -> bool:
+    """Return whether a work is one of placing: of p*'s sets the test set alone is drawn."""
+    return work.script == EVALUATE or work.kind == "prepare" or work.data.split == "test"
+
+
+def beside_baseline(run: Run, sequences: Sequences) -> str:
+    """Return in Markdown what each other model has over the baseline, nats per token, with 95 % intervals.
+
+    As they are: of the same test sequences in recall, of each model's own samples in precision and entropy. And at the
+    same self-entropy: over the baseline, sampled at every temperature.
+    """
+    placed = pipeline.placed(run.experiment)
+    baselines = [each for each in placed if each.model == run.experiment.baseline]
+    rows = []
+    for model in placed:
+        if model not in baselines:
+            baseline = next((each for each in baselines if each.seed == model.seed), baselines[0])
+            control = [each for each in sequences.distributions() if each.at(1.0) == baseline]
+            found = {name: [{0: sequences.estimate(name, each)} for each in (model, baseline)] for name in COMPARED}
+            differences = [metrics.difference(name, *both) for name, both in found.items()]
+            over_control = [_over_control(sequences, name, model, control) for name in QUANTITIES]
+            rows.append([_name(model, placed), *differences, *over_control])
+    titles = ["precision", "recall", "H(q)", *(f"{name} at equal H(q)" for name in QUANTITIES)]
+    num = run.experiment.num_test
+    basis = f"over {num:,} sequences" + ", each after another prompt" * (len(run.language.prompts) >= num)
+    paired = ", of the same seed where there are several" * (len(baselines) > 1)
+    told = f"each model q minus {run.experiment.baseline}{paired}: nats per token, {basis}"
+    return f"{told}\n\n{markdown(['model', *titles], rows)}"
+
+
+def _over_control(sequences: Sequences, quantity: str, model: Distribution, control: list[Distribution]):
+    try:
+        return advantage(quantity, [of_seed(sequences, quantity, [model], control)])
+    except ValueError:
+        return "the baseline never has its self-entropy"
+
+
+def _name(model: Distribution, placed: list[Distribution]) -> str:
+    """Return a model's name, with its seed where others have the same."""
+    return str(model) if [each.model for each in placed].count(model.model) > 1 else model.model
+
+
+if __name__ == "__main__":
+    processes.run_entry(main)
