@@ -10,12 +10,15 @@ from llm.distributions import DIRECT, TEACHER, student_name
 from llm.intervals import Estimate
 from llm.table import table_over_seeds
 from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
-from scripts.analysis.claims import claims
+from scripts.analysis.claims import claims, language_claims
+from scripts.analysis.objectives import described
+from scripts.analysis.predictions import AS_PREDICTED, CONTRADICTED, found, question, tally
 from scripts.analysis.results import COMMITTED, Results
 from scripts.evidence import factors, larger, length
 from scripts.evidence.length import OVERFITTED
 
 RESULTS = Results(COMMITTED)
+ERROR = "teacher's error"
 README, OF_SCRIPTS = ((REPOSITORY / name).read_text() for name in ("README.md", "scripts/README.md"))
 
 
@@ -49,6 +52,37 @@ def test_the_readme_tells_what_is_selectivity_and_what_the_teachers_error():
         assert told(estimate, README), f"{quantity} {estimate}"
     whole, error = (advantages(RESULTS, ours, other)["recall"] for other in (control, truths))
     assert error.high < 0 and error.value / whole.value > 0.5  # mostly
+
+
+def test_the_readme_tells_what_objectives_buy():
+    cells = {(each.cell.what, each.cell.quantity): each for each in found(question("race"), RESULTS)}
+    samples = "the teacher's samples, minus the control"
+    distributions = "forward KL after p*'s prefixes, minus the control"
+    divergences = "reverse minus forward KL, after the teacher's prefixes"
+    signs = {(samples, "precision"): "-", (samples, "recall"): "-"}
+    signs |= {(distributions, "precision"): "0", (distributions, "recall"): "+", (divergences, "recall"): "-"}
+    for key, sign in signs.items():
+        assert cells[key].sign == sign and told(cells[key].estimate, README), key
+    race = RESULTS.experiment("race")
+    assert len([each for each in described(race) if each.tau is not None]) == 19 and race.num_seeds == 3
+    assert race.provenance["experiment"]["num_train"] == 12000
+
+
+def test_the_scripts_readme_tells_how_the_rivals_of_the_race_fared():
+    asked, words = question("race"), " ".join(OF_SCRIPTS.replace("*", "").split())
+    race, cells = RESULTS.experiment("race"), found(asked, RESULTS)
+    counts = {rival: tally(rival, cells) for rival in asked.rivals}
+    num = {rival: sum(each.values()) for rival, each in counts.items()}
+    wrong, right = ({rival: each[how] for rival, each in counts.items()} for how in (CONTRADICTED, AS_PREDICTED))
+    assert f"is contradicted in {wrong['sharpness']} of {num['sharpness']}, the teacher's error" in words
+    assert f"in {wrong[ERROR]} of {num[ERROR]}, information" in words
+    assert wrong["information"] == 0 and f"in none of {num['information']} and right in {right['information']}" in words
+    assert f"right in {right['mode seeking']} of {num['mode seeking']}, exposure" in words
+    assert right["exposure"] == 0 and f"in none of {num['exposure']}." in words
+    assert f"({race.provenance['seconds'] / 3600:.1f} hours of work" in words
+    verdicts = [[claim.verdict for claim in language_claims(each)] for each in (race, RESULTS)]
+    assert verdicts[0] == verdicts[1] and "verdicts here that they have with 6,000 sequences" in words
+    assert ("not yet" in words) == (RESULTS.experiments == ["race"])
 
 
 def test_the_scripts_readme_shows_other_lengths_and_says_what_the_rule_finds():
@@ -97,8 +131,8 @@ def test_the_scripts_readme_tells_how_often_intervals_hold_the_truth():
         f"{of_100.min():.1f} to {of_100.max():.1f} % of the sets of 100 sequences, in {larger.min():.0f} to " in words
     )
     assert f"{larger.max():.0f} % of larger ones" in words
-    found = pd.read_csv(COMMITTED / "coverage.csv")
-    five = found[found["num_seeds"] == 5].groupby("interval")["coverage"]
+    covered = pd.read_csv(COMMITTED / "coverage.csv")
+    five = covered[covered["num_seeds"] == 5].groupby("interval")["coverage"]
     assert f"as few as {100 * five.min()['t over seeds']:.0f} % of simulated experiments of five seeds" in words
     crossed = 100 * five.min()["crossed"], 100 * five.max()["crossed"]
     assert f"crossed interval in {crossed[0]:.0f} to {crossed[1]:.0f} %" in words
