@@ -85,7 +85,8 @@ class Geometry:
 
 def geometry(role: str, experiment: Experiment, paths: Paths) -> Geometry:
     """Return the sizes of p*, the teacher or the student, without a network; UsageError where they are not known."""
-    spec = getattr(experiment, role)
+    given = None if role == GROUND_TRUTH else experiment.checkpoint(role)
+    spec = given or getattr(experiment, role)
     if isinstance(spec, dict):
         fields = dict(spec)
     else:
@@ -94,7 +95,8 @@ def geometry(role: str, experiment: Experiment, paths: Paths) -> Geometry:
         if fields is None:
             raise UsageError(f"the sizes of {spec} are not known here: prepare it first (run_generate_data.sh)")
     if role != GROUND_TRUTH:
-        fields.setdefault("vocab_size", geometry(GROUND_TRUTH, experiment, paths).vocab_size)
+        of_truth = geometry(GROUND_TRUTH, experiment, paths).vocab_size
+        fields = {"vocab_size": of_truth} | fields | ({"vocab_size": of_truth} if given else {})  # a checkpoint is cut
     elif experiment.vocab_size:
         fields = fields | {"vocab_size": experiment.vocab_size}
     return Geometry.of(fields)

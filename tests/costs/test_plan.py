@@ -65,6 +65,13 @@ def test_the_models_of_the_profiles(profile, tmp_path):
         assert geometry(role, experiment, Paths(tmp_path)).parameters == model.num_parameters()
 
 
+def test_a_checkpoint_is_priced_by_its_config_over_the_ids_of_p_star(smoke, tmp_path):
+    config = AutoConfig.for_model(**smoke.teacher | {"vocab_size": 80})
+    config.save_pretrained(tmp_path)
+    given = smoke.with_values(teacher={"checkpoint": str(tmp_path)})
+    assert geometry("teacher", given, Paths(tmp_path)) == geometry("teacher", smoke, Paths(tmp_path))
+
+
 def test_the_papers_ground_truth():
     """Its sizes, which are in no profile: it is downloaded."""
     fields = KNOWN["HuggingFaceTB/SmolLM2-1.7B"]
