@@ -199,6 +199,6 @@ def evaluated(experiment: Experiment) -> list[Distribution]:
     trained = [model for seed in range(experiment.num_seeds) for model in models(experiment, seed)]
     trained += placed(experiment)
     others = [tau for tau in dict.fromkeys(experiment.temperatures + experiment.control_temperatures) if tau != 1]
-    sampled = (*CONTROLS, experiment.baseline)
+    sampled = (*(CONTROLS if experiment.roles else ()), experiment.baseline)
     controls = [model.at(tau) for model in trained if model.model in sampled for tau in others]
     return [*trained, *controls]
