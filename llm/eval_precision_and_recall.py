@@ -13,7 +13,7 @@ only reads them. Writes results/sequences.parquet, which has the scores of every
 it, and from which tables, figures and claims are made; texts.json and provenance.json.
 """
 
-from llm import evaluation, given, pipeline, processes
+from llm import evaluation, pipeline, processes
 from llm.pipeline import EVALUATE, TRUTH
 from llm.processes import say
 from llm.run import open_run
@@ -25,13 +25,10 @@ def main() -> None:
         say("\n".join(run.describe(work) for work in run.works("sample", "score", script=EVALUATE)))
         return say(f"results -> {run.paths.results}, figure -> {run.paths.figures}")
     run.need_samples([run.test_set(TRUTH)])
-    distributions, placed = [TRUTH, *pipeline.evaluated(run.experiment)], pipeline.placed(run.experiment)
+    distributions = [TRUTH, *pipeline.evaluated(run.experiment)]
     for each in distributions:
-        if each not in placed:
-            run.weights(each)
-    given.check(run, EVALUATE)
+        run.weights(each)
     with run.writing():
-        given.keep(run, EVALUATE)
         evaluation.complete(run, distributions)
 
 

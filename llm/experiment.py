@@ -62,7 +62,7 @@ class Experiment(BaseModel):
     )
 
     placed: tuple[Placed, ...] = Field(
-        description="models that exist, evaluated beside the trained ones: a list of {name, model} (llm/placed.py)"
+        description="models that exist, which llm.place evaluates: a list of {name, model} (llm/placed.py)"
     )
     baseline: Text | None = Field(
         description="a model that is sampled at every temperature too, for others to be compared with"
@@ -113,7 +113,9 @@ class Experiment(BaseModel):
                 raise ValueError(f"{role} is {getattr(self, role)!r}: beside checkpoint, a model's name, it has no key")
         if self.chat_template and not isinstance(self.prompts[0], str):
             raise ValueError("chat_template is put around text, and prompt is token ids")
-        if wrong := placed.refusal(self.placed, self.baseline, trains=self.teacher is not None):
+        if self.placed and self.teacher is not None:
+            raise ValueError("placed and a teacher: models are placed where nothing is trained, by python -m llm.place")
+        if wrong := placed.refusal(self.placed, self.baseline):
             raise ValueError(wrong)
         if wrong := students.refusal(self.students, self.temperatures, self.vocab_size):
             raise ValueError(wrong)

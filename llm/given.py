@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from llm import models, processes
 from llm.engine import preflight, sources
 from llm.engine.libraries import told
-from llm.language import find_tokenizer, has_tokenizer, load_tokenizer
+from llm.language import find_tokenizer, has_tokenizer, load_tokenizer, tokens
 from llm.pipeline import Work
 from llm.processes import UsageError, say
 from llm.run import Run
 from llm.store import files, locks
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -62,7 +61,7 @@ def restrict(model: "PreTrainedModel", vocab_size: int) -> None:
 
 
 def refuse_other_ids(
-    name: str, ours: list[str] | None, theirs: list[str] | None, num_ours: int, num_theirs: int
+    name: str, ours: list[str | None] | None, theirs: list[str | None] | None, num_ours: int, num_theirs: int
 ) -> None:
     """Raise UsageError where a model's ids are not p*'s, which says how: their number, or the first that differs.
 
@@ -94,8 +93,7 @@ def check(run: Run, script: str) -> None:
         if run.is_marked(work):
             continue
         name = work.by.model
-        sources.check_model(work.source, name)
-        path, adapter = sources.with_adapter(work.source, sources.FILES, name)
+        path, adapter = sources.check_model(work.source, name)
         if path.is_dir():
             fields = sources.read_config(path, name)
             _check_ids(run, name, adapter or path, fields.get("vocab_size"))
@@ -113,17 +111,8 @@ def _check_ids(run: Run, name: str, directory: Path, num_ids: int | None) -> Non
     if num_ids is None or not all(each.is_file() for each in both):
         return
     with told(f"{name}: {both[1]} cannot be compared with p*'s"):
-        ours, theirs = ([text for _, text in _by_id(Tokenizer.from_file(str(each)))] for each in both)
+        ours, theirs = (tokens(Tokenizer.from_file(str(each))) for each in both)
     refuse_other_ids(name, ours, theirs, min(run.experiment.vocab_size or len(ours), len(ours)), num_ids)
-
-
-def _by_id(tokenizer: "Tokenizer") -> list[tuple[int, str]]:
-    return sorted((place, text) for text, place in tokenizer.get_vocab().items())
-
-
-def _tokens(tokenizer: "PreTrainedTokenizerBase | None") -> list[str] | None:
-    """Return a tokenizer's tokens in the order of their ids; None where there is no tokenizer."""
-    return None if tokenizer is None else tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
 
 
 # -------------------------------------------------------------------------------------------------- keeping
@@ -154,7 +143,8 @@ def _keep(run: Run, work: Work, directory: Path) -> None:
     name, language, device = work.by.model, run.language, processes.state().device
     model, tokenizer = read(work.source, name)
     num_ids = model.config.get_text_config().vocab_size
-    ours, theirs = _tokens(load_tokenizer(run.paths.ground_truth)), _tokens(tokenizer)
+    both = (load_tokenizer(run.paths.ground_truth), tokenizer)
+    ours, theirs = (None if each is None else tokens(each) for each in both)
     refuse_other_ids(name, ours, theirs, language.vocab_size, num_ids)
     if num_ids != language.vocab_size:
         others = f"the first {language.vocab_size:,} of {num_ids:,} ids are p*'s"

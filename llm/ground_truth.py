@@ -9,7 +9,7 @@ from llm import config, given, models, processes, students
 from llm.distributions import Language
 from llm.engine import preflight, sources
 from llm.experiment import Experiment
-from llm.language import check_prompt, language_of
+from llm.language import check_prompt, language_of, tokens
 from llm.processes import UsageError, say
 from llm.randomness import derive_seed
 from llm.run import Run
@@ -138,8 +138,8 @@ def prepare(run: Run) -> Language:
     model, tokenizer = _load_source(experiment)
     num_ids = model.config.get_text_config().vocab_size
     vocab_size = experiment.vocab_size
-    if vocab_size is None and not experiment.roles and tokenizer is not None and len(tokenizer) < num_ids:
-        vocab_size = len(tokenizer)
+    if vocab_size is None and not experiment.roles and tokenizer is not None and len(tokens(tokenizer)) < num_ids:
+        vocab_size = len(tokens(tokenizer))
         say(f"p*: its tokenizer has {vocab_size:,} ids, and the other {num_ids - vocab_size:,} are never drawn")
     if vocab_size:
         _check_restriction(vocab_size, num_ids)

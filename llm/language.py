@@ -15,6 +15,7 @@ NUM_SHOWN = 10  # prompts
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -35,6 +36,12 @@ def has_tokenizer(directory: Path) -> bool:
 def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase | None":
     """Return the tokenizer that is kept beside weights, to show ids to people as text; None where there is none."""
     return read_tokenizer(directory) if has_tokenizer(directory) else None
+
+
+def tokens(tokenizer: "PreTrainedTokenizerBase | Tokenizer") -> list[str | None]:
+    """Return a tokenizer's tokens in the order of their ids; None in the place of an id that it leaves out."""
+    by_id = {place: text for text, place in tokenizer.get_vocab().items()}
+    return [by_id.get(place) for place in range(max(by_id) + 1)]
 
 
 def find_tokenizer(path: Path) -> "PreTrainedTokenizerBase | None":

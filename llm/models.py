@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from llm.distributions import Distribution, Language
 from llm.engine import preflight, sources
 from llm.engine.libraries import told
-from llm.experiment import Experiment
 from llm.processes import UsageError
 from llm.randomness import derive_seed
+from llm.run import Run
 from llm.store.files import broken_seal
 
 if TYPE_CHECKING:
@@ -130,19 +130,14 @@ def refuse_not_causal(fields: dict, role: str) -> None:
         raise UsageError(f"{role}: transformers has no causal language model of model_type {model_type!r}{own}")
 
 
-def initial(
-    model: Distribution, experiment: Experiment, language: Language, start: Path | None = None
-) -> "PreTrainedModel":
-    """Return a model in float32 as its training starts: all students of a seed start from the same weights.
-
-    start: the directory of these where they are a checkpoint's, and not random.
-    """
-    if start is not None:
+def initial(run: Run, model: Distribution) -> "PreTrainedModel":
+    """Return a model in float32 as its training starts: all students of a seed start from the same weights."""
+    if (start := run.start(model)) is not None:
         import torch
 
         return load(start, torch.float32, torch.device("cpu"))
-    seed = derive_seed(experiment.seed, "weights", model.role, model.seed)
-    return build(getattr(experiment, model.role), model.role, language, seed)
+    seed = derive_seed(run.experiment.seed, "weights", model.role, model.seed)
+    return build(getattr(run.experiment, model.role), model.role, run.language, seed)
 
 
 def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreTrainedModel":

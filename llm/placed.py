@@ -1,4 +1,4 @@
-"""A model that exists already and is put on the plane beside those that a run trains, or with no training at all."""
+"""A model that exists already and is put on the plane of a p*, where nothing is trained."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llm.distributions import GROUND_TRUTH
+from llm.processes import UsageError
+
+NAME = r"[A-Za-z0-9][\w.+-]*"
 OF_RUN = re.compile(r"checkpoints/(?P<name>[^/]+)/seed(?P<seed>\d+)/epoch-\d+")  # in the path of a run's own
 
 
@@ -18,7 +22,7 @@ class Placed(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*$")] = Field(description="what tables call it")
+    name: Annotated[str, Field(pattern=f"^{NAME}$")] = Field(description="what tables call it")
     model: Annotated[str, Field(min_length=1)] = Field(
         description="a directory, a hub id, a .gguf file, or the directory of an adapter"
     )
@@ -28,10 +32,12 @@ class Placed(BaseModel):
     def of(cls, text: str) -> "Placed":
         """Return what a command line means by NAME=MODEL or MODEL, which is named after its file or directory.
 
-        A checkpoint of a run has the name and the seed that it has there.
+        A checkpoint of a run has the name and the seed that it has there. UsageError where NAME= is all.
         """
         name, separator, model = text.partition("=")
-        if separator and re.fullmatch(r"[\w.+-]+", name):
+        if separator and re.fullmatch(NAME, name):
+            if not model:
+                raise UsageError(f"{text!r} names no model: it must be NAME=MODEL")
             return cls(name=name, model=model)
         path = Path(text)
         if found := OF_RUN.search(path.absolute().as_posix()):
@@ -40,13 +46,12 @@ class Placed(BaseModel):
         return cls(name=re.sub(r"[^\w.+-]", "_", stem).lstrip("._+-") or "model", model=text)
 
 
-def refusal(placed: Sequence[Placed], baseline: str | None, trains: bool) -> str | None:
-    """Return what is wrong with a list of placed models; None where nothing is. trains: whether models are trained."""
-    own = re.compile("ground_truth|teacher|student.*" if trains else "ground_truth")
+def refusal(placed: Sequence[Placed], baseline: str | None) -> str | None:
+    """Return what is wrong with a list of placed models; None where nothing is."""
     seen = []
     for each in placed:
-        if own.fullmatch(each.name):
-            return f"placed has the name {each.name}, which a model of the run itself has: give it another"
+        if each.name == GROUND_TRUTH:
+            return f"placed has the name {each.name}, which is p*'s: give it another, as NAME=MODEL"
         if (each.name, each.seed) in seen:
             return f"placed has {each.name} twice: give one of them another name, as NAME=MODEL"
         seen.append((each.name, each.seed))

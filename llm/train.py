@@ -231,7 +231,7 @@ def complete(run: Run, work: Work) -> None:
     if run.is_trained(work):
         say(f"complete: {work.by} is trained")
         return processes.main_only(kept.remove_states)
-    model = models.initial(work.by, run.experiment, run.language, run.start(work.by))
+    model = models.initial(run, work.by)
     weights = 4 * model.num_parameters()
     # A state has the weights and two moments; one more is written before the oldest goes.
     num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
@@ -251,7 +251,7 @@ def admit(run: Run, works: list[Work]) -> None:
         from llm.engine import admission
 
         first = todo[0].by
-        model = models.initial(first, run.experiment, run.language, run.start(first)).to(processes.state().device)
+        model = models.initial(run, first).to(processes.state().device)
         admit = admission.admit if run.start(first) else admission.admit_trainable
         admit(model, first.role, run.language.vocab_size, run.experiment.max_length)
 

@@ -98,8 +98,8 @@ def with_adapter(spec: str, files: list[str], what: str) -> tuple[Path, Path | N
     return found, path
 
 
-def check_model(spec: str, what: str) -> None:
-    """Raise UsageError, before anything is loaded, where a model, or an adapter or its base, cannot be read."""
+def check_model(spec: str, what: str) -> tuple[Path, Path | None]:
+    """Return `with_adapter`; UsageError, before anything is loaded, where the weights or the adapter cannot be read."""
     path, adapter = with_adapter(spec, FILES, what)
     if adapter is not None:
         weights = adapter / "adapter_model.safetensors"
@@ -110,6 +110,7 @@ def check_model(spec: str, what: str) -> None:
         _check_safetensors(weights, what)
         what = f"the base of {what}"
     check(path, what)
+    return path, adapter
 
 
 def check(path: Path, what: str) -> None:

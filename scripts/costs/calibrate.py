@@ -78,7 +78,7 @@ def measure(run: Run) -> dict:
         dtype = models.native_dtype(dtype, device)
         if name == TRUTH:
             return models.load(run.paths.ground_truth, dtype, device)
-        return models.initial(name, e, language).to(device, dtype).eval()
+        return models.build(getattr(e, name.role), name.role, language, 0).to(device, dtype).eval()
 
     for name in (TRUTH, Distribution(TEACHER, 0), Distribution(DIRECT, 0)):
         rate, samples = rate_of_sampling(model_of(name, e.sampling_dtype), language, e)

@@ -100,7 +100,7 @@ def complete(first: Run, run: Run, work: Work) -> None:
         say(f"complete: {work.by} is trained for {work.epochs} epochs")
     else:
         say(f"training {work.by} for {work.epochs} epochs")
-        model = models.initial(work.by, run.experiment, run.language, run.start(work.by))
+        model = models.initial(run, work.by)
         train(run, work, model, first.samples(work.data))
     eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
     if work.by in evaluated(first):

@@ -81,7 +81,7 @@ def other_teacher(
     """
     work = work_of(kept, "train")
     if not kept.is_trained(work):
-        model = models.initial(OURS, kept.experiment, kept.language)
+        model = models.initial(kept, OURS)
         initialise(model)
         say(f"training {OURS} in {kept.paths.root}")
         train(kept, work, model, samples)

@@ -120,7 +120,7 @@ def export(run: Run, works: list[Work], directory: Path) -> None:
     for seed in sorted({work.by.seed for work in works}):
         teacher = run.weights(Distribution(TEACHER, seed))
         shutil.copytree(teacher, directory / f"teacher/seed{seed}", dirs_exist_ok=True)
-        initial = models.initial(Distribution(DIRECT, seed), run.experiment, run.language)
+        initial = models.initial(run, Distribution(DIRECT, seed))
         initial.save_pretrained(directory / f"student/seed{seed}")
         tokenizer.save_pretrained(directory / f"student/seed{seed}")
     for sample_set in dict.fromkeys(work.data for work in works):

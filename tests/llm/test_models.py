@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_llama
+from conftest import run_of, tiny_llama
 from transformers import AutoModelForCausalLM
 
 from llm import config, models
@@ -80,12 +80,12 @@ def test_a_config_that_is_none(spec):
         models.build(spec, "teacher", LANGUAGE, 0)
 
 
-def test_students_of_a_seed_start_alike_and_as_no_other_does(smoke):
+def test_students_of_a_seed_start_alike_and_as_no_other_does(smoke, tmp_path):
     """Also as a teacher of the same architecture does not."""
-    smoke = smoke.with_values(teacher=QWEN2, student=QWEN2)
+    run = run_of(smoke.with_values(teacher=QWEN2, student=QWEN2), tmp_path, LANGUAGE)
 
     def head(name, seed):
-        return models.initial(Distribution(name, seed), smoke, LANGUAGE).get_input_embeddings().weight
+        return models.initial(run, Distribution(name, seed)).get_input_embeddings().weight
 
     first = head("student_direct", 0)
     assert torch.equal(head("student_tau0.80", 0), first)

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llm import prompts
 from llm.experiment import Experiment
+from llm.language import tokens
 from llm.place import open_place
 from llm.placed import Placed
 from llm.processes import UsageError
@@ -345,6 +346,25 @@ def test_a_model_is_named_after_where_it_is(text, name, seed):
     assert (found.name, found.seed) == (name, seed)
 
 
+def test_a_name_needs_a_model():
+    with pytest.raises(UsageError, match="'mine=' names no model: it must be NAME=MODEL"):
+        open_place(["mine="])
+    with pytest.raises(UsageError, match="placed has the name ground_truth, which is p\\*'s"):
+        open_place(["ground_truth=some/where"])
+
+
+def test_ids_that_a_tokenizer_leaves_out_keep_their_places(models, tmp_path):
+    """Words 0 to 9 and 20 to 39: the last id is 39, though there are 30; and what stands behind the gap is compared."""
+    gap = {word: place for word, place in WORDS.items() if not 10 <= place < 20}
+    assert tokens(tokenizer(gap))[9:21] == ["w9", *[None] * 10, "w20"] and len(tokens(tokenizer(gap))) == 40
+    saved(tmp_path / "truth", 1, 48, gap)
+    saved(tmp_path / "same", 2, 40, gap)
+    saved(tmp_path / "moved", 3, 40, gap | {"w30": 31, "w31": 30})
+    printed = place(tmp_path, str(tmp_path / "same"), *TINY, "--out", str(tmp_path / "out"))
+    assert "p*: its tokenizer has 40 ids, and the other 8 are never drawn" in printed
+    assert "id 30 is 'w31', not 'w30'" in refused(tmp_path, str(tmp_path / "moved"), tmp_path / "out")
+
+
 def test_names_are_told_apart(models):
     same = [str(models / "base"), f"base={models / 'padded'}"]
     with pytest.raises(UsageError, match="placed has base twice"):
@@ -353,7 +373,7 @@ def test_names_are_told_apart(models):
         open_place([same[0], *TINY, "--baseline", "none"])
 
 
-def test_nothing_is_trained():
-    run, _ = open_place(["some/where"])
+def test_nothing_is_trained(tmp_path):
+    run, _ = open_place(["some/where", "--out", str(tmp_path)])
     assert isinstance(run.experiment, Experiment) and run.experiment.roles == ()
     assert {work.kind for work in run.works("train", "select")} == set()

@@ -84,7 +84,7 @@ def test_models_are_those_of_the_run(run, exported):
     ids = torch.tensor([[0, 1, 0, 2]])
     for place, model in (("ground_truth", tiny_llama(1)), ("teacher/seed0", tiny_llama(2, 0.3))):
         assert torch.equal(AutoModelForCausalLM.from_pretrained(directory / place)(ids).logits, model(ids).logits)
-    initial = models.initial(Distribution(NAMES[0], 0), run.experiment, run.language).state_dict()
+    initial = models.initial(run, Distribution(NAMES[0], 0)).state_dict()
     given = AutoModelForCausalLM.from_pretrained(directory / students[1]["student"]).state_dict()
     assert initial.keys() == given.keys() and all(torch.equal(initial[name], given[name]) for name in initial)
 
@@ -98,7 +98,7 @@ def test_the_order_is_that_in_which_ours_learn(run, exported, monkeypatch):
         asked = []
         monkeypatch.setattr(ours, "gradient", lambda batch, *_, asked=asked: asked.append(batch) or torch.zeros(()))
         work = work_of(run, "train", name)
-        model = models.initial(work.by, run.experiment, run.language)
+        model = models.initial(run, work.by)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         ours.train(run, work, model, run.samples(work.data))
