@@ -1,5 +1,6 @@
 # Sourced by the scripts that start Python: which Python that is, and whether it has what the script needs.
-# Defines `need PACKAGES...`, which stops with one line where one of them is missing.
+# Defines `need PACKAGES...`, which stops with one line where one of them is missing, and `numbers NAMES...`, which does
+# where one of these variables is given and is no number from 1.
 set -euo pipefail
 
 repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
@@ -23,4 +24,14 @@ need() {
     echo "error: $(command -v python || echo python) lacks the packages of requirements.txt: run bash scripts/setup.sh" >&2
     exit 2
   fi
+}
+
+numbers() {
+  local name
+  for name in "$@"; do
+    if [[ -n ${!name:-} && ! ${!name} =~ ^[1-9][0-9]*$ ]]; then
+      echo "error: $name is '${!name}': it must be a number from 1" >&2
+      exit 2
+    fi
+  done
 }

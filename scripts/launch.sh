@@ -11,12 +11,7 @@ export TOKENIZERS_PARALLELISM=false
 # training on a CPU 1.3 to 2 times as fast (the same steps timed alternately with and without).
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
 
-for name in NPROC JOBS NNODES OMP_NUM_THREADS; do
-  if [[ -n ${!name:-} && ! ${!name} =~ ^[1-9][0-9]*$ ]]; then
-    echo "error: $name is '${!name}': it must be a number from 1" >&2
-    exit 2
-  fi
-done
+numbers NPROC JOBS NNODES OMP_NUM_THREADS
 if [[ ${NNODES:-1} != 1 && ! ${HEAD:-} =~ ^[^:]+:[0-9]+$ ]]; then
   echo "error: NNODES is $NNODES, so HEAD=host:port of the first node must be given; it is '${HEAD:-}'" >&2
   exit 2

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -51,6 +52,18 @@ def contents(root: Path) -> dict[str, tuple[int, bytes]]:
         for path in root.rglob("*")
         if path.is_file() and not path.name.startswith(".lock") and path.name not in TELLS_OF_RUNS
     }
+
+
+def without_times(root: Path) -> dict[str, object]:
+    """The contents of a run but its time stamps and seconds."""
+    found = {}
+    for name, (_, data) in contents(root).items():
+        if name.endswith(("log.jsonl", "training.json")):
+            rows = [json.loads(line) for line in (data.splitlines() if name.endswith("l") else [data])]
+            found[name] = [{key: row[key] for key in row.keys() - {"seconds", "sha256"}} for row in rows]
+        else:
+            found[name] = data
+    return found
 
 
 # In a script: a module, and its arguments; variables may be set before it, and a condition stand before these.

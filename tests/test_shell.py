@@ -12,7 +12,6 @@ from conftest import entry, run, stages
 from llm.config import REPOSITORY
 
 SCRIPTS = sorted([*REPOSITORY.glob("run_*.sh"), *REPOSITORY.glob("scripts/**/*.sh"), REPOSITORY / ".ci" / "run"])
-SCRIPTS += sorted(REPOSITORY.glob("scripts/slurm/*.sbatch"))
 READMES = [REPOSITORY / "README.md", *REPOSITORY.glob("*/README.md")]
 
 

@@ -1,13 +1,12 @@
 """A run is its works, however it came to them: in one go, extended, or in parts; and it takes no others for them."""
 
-import json
 import random
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import SCRIPTS, chain_within, contents, refusal, stages, within, work_of
+from conftest import SCRIPTS, chain_within, contents, refusal, stages, within, without_times, work_of
 
 from llm.distributions import Distribution
 from llm.pipeline import TRUTH, Work
@@ -35,18 +34,6 @@ def works_alone(root: Path) -> dict[str, tuple[int, bytes]]:
     """The contents of a run but what is made of all of it anew."""
     of_everything = ("config.json", "results/", "figures/")
     return {name: value for name, value in contents(root).items() if not name.startswith(of_everything)}
-
-
-def without_times(root: Path) -> dict[str, object]:
-    """The contents of a run but its time stamps and seconds."""
-    found = {}
-    for name, (_, data) in contents(root).items():
-        if name.endswith(("log.jsonl", "training.json")):
-            rows = [json.loads(line) for line in (data.splitlines() if name.endswith("l") else [data])]
-            found[name] = [{key: row[key] for key in row.keys() - {"seconds", "sha256"}} for row in rows]
-        else:
-            found[name] = data
-    return found
 
 
 @pytest.fixture(scope="module")
