@@ -46,7 +46,7 @@ class Stage(Checkpointable):
 
 def executor_of(cluster: str, logs: str) -> AutoExecutor:
     """Return what submits jobs, with what all have in common. UsageError where this machine cannot."""
-    if cluster == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
+    if cluster != "local" and not (shutil.which("sbatch") and shutil.which("srun")):
         raise UsageError("no sbatch and srun on this machine: go where they are, or run the jobs here by CLUSTER=local")
     if cluster == "local" and os.environ["NNODES"] != "1":
         raise UsageError("CLUSTER=local is one machine: leave out NNODES")
@@ -55,7 +55,7 @@ def executor_of(cluster: str, logs: str) -> AutoExecutor:
     executor.update_parameters(stderr_to_stdout=True, slurm_signal_delay_s=180)
     executor.update_parameters(slurm_account=os.environ.get("ACCOUNT"), slurm_partition=os.environ.get("PARTITION"))
     executor.update_parameters(slurm_additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"})
-    executor.update_parameters(slurm_srun_args=["--kill-on-bad-exit=1", "--cpus-per-task=8"])  # no step has its job's
+    executor.update_parameters(slurm_srun_args=["--kill-on-bad-exit=1", "--cpus-per-task=8"])  # not inherited by srun
     return executor
 
 
@@ -63,9 +63,9 @@ def main() -> None:
     _, out, args = config.parse(__doc__)  # a wrong flag is told before anything is submitted
     flags, cluster = [each for each in sys.argv[1:] if each != "--dry-run"], os.environ["CLUSTER"]
     executor = executor_of(cluster, f"{out}/logs/{time.strftime('%Y-%m-%d-%H%M%S')}")
-    workers, gpus, nodes = (int(os.environ[name]) for name in ("WORKERS", "NPROC", "NNODES"))
+    workers, *whole = (int(os.environ[name]) for name in ("WORKERS", "NPROC", "NNODES"))
     parts, last = (workers, 1, 1), "eval_precision_and_recall"
-    stages = [("generate_data", *parts), ("train", 1, gpus, nodes), ("eval_perplexity", *parts), (last, *parts)]
+    stages = [("generate_data", *parts), ("train", 1, *whole), ("eval_perplexity", *parts), (last, *parts)]
     stages += [(last, 1, 1, 1)] if workers > 1 else []  # parts leave the figure to a run without --part
     for name, num_jobs, gpus, nodes in stages:
         executor.update_parameters(name=f"kd-{name}", gpus_per_node=gpus, nodes=nodes)
