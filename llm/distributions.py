@@ -89,9 +89,10 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class Samples:
-    """n sequences in memory, flat: sequence i is ids[offsets[i]:offsets[i + 1]], prompt first, EOS last if emitted.
+    """n sequences, flat: sequence i is ids[offsets[i]:offsets[i + 1]], prompt first, EOS last if emitted.
 
-    ids: [total] unsigned.  offsets: [n + 1] int64.  num_prompt: [n] int64, ids of the prompt, which are not scored.
+    ids: [total] unsigned, in memory or mapped from a file.  offsets: [n + 1] int64.
+    num_prompt: [n] int64, ids of the prompt, which are not scored.
     log_prob: [n] float64, nats per sequence, of the generated ids under the distribution that they were drawn from.
     """
 

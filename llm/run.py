@@ -19,6 +19,7 @@ from llm.parts import Part
 from llm.pipeline import SELECT, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, say
 from llm.store import files, locks
+from llm.store.mapped import mapped
 from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
@@ -64,9 +65,13 @@ class Run:
         return SampleFiles(self.paths.samples(sample_set), sample_set.num_sequences, size, bound)
 
     def samples(self, sample_set: SampleSet, at_most: int | None = None) -> Samples:
-        """Return a complete set, or its first sequences, verified; UsageError naming what makes a set that is not."""
+        """Return a complete set, its ids mapped, or its first sequences in memory; verified.
+
+        UsageError naming what makes a set that is not complete.
+        """
         self.need_samples([sample_set])
-        return self.sample_files(sample_set).read(at_most)
+        found = self.sample_files(sample_set)
+        return mapped(found, self.paths.mapped(sample_set)) if at_most is None else found.read(at_most)
 
     def need_samples(self, sets: Iterable[SampleSet]) -> None:
         """Raise UsageError where one of some sets is not complete, naming the script that makes it. Needs no torch."""

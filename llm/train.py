@@ -31,9 +31,8 @@ from llm.pipeline import Work
 from llm.processes import UsageError, say
 from llm.randomness import derive_seed
 from llm.run import Run, open_run
-from llm.store import files, resume
+from llm.store import files, mapped, resume
 from llm.store.resume import TrainingFiles
-from llm.store.samples import smallest_unsigned
 
 if TYPE_CHECKING:
     import torch
@@ -235,11 +234,12 @@ def complete(run: Run, work: Work) -> None:
     weights = 4 * model.num_parameters()
     # A state has the weights and two moments; one more is written before the oldest goes.
     num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
-    preflight.need_disk(kept.directory, num_kept * weights, f"training {work.by}")
-    num_ids = run.sample_files(work.data).manifest()["num_tokens"] if work.data else 0
-    id_bytes = num_ids * smallest_unsigned(run.language.vocab_size).itemsize
-    # Gradients and moments, beside the weights; and the training set.
-    preflight.need_memory(3 * weights + id_bytes, f"training {work.by}")
+    data = (run.sample_files(work.data), run.paths.mapped(work.data)) if work.data else None
+    made = mapped.bytes_to_make(*data, run.language.vocab_size) if data else 0
+    preflight.need_disk(kept.directory, num_kept * weights + made, f"training {work.by}")
+    # Gradients and moments, beside the weights; the training set's ids stay on disk.
+    in_memory = 3 * weights + mapped.MEMORY_PER_SEQUENCE * run.experiment.num_train
+    preflight.need_memory(in_memory, f"training {work.by}")
     say(f"training {work.by} ({model.num_parameters() / 1e6:.2f}M parameters) on {work.data or 'prefixes of its own'}")
     train(run, work, model, run.samples(work.data) if work.data else None)
 

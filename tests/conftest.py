@@ -22,7 +22,7 @@ from llm.experiment import Experiment
 from llm.pipeline import SCRIPTS, Work
 from llm.run import Run
 from llm.store import files
-from llm.store.paths import Paths
+from llm.store.paths import CACHE, Paths
 
 PROMPT, EOS = 0, 2
 TELLS_OF_RUNS = ("timings.jsonl", "provenance.json")
@@ -46,11 +46,14 @@ def entry(module: str, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a directory, with its time stamp and its bytes, but those that tell of the runs."""
+    """Every file below a directory, with its time stamp and its bytes, but the cache's and those that tell of runs."""
     return {
         str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in root.rglob("*")
-        if path.is_file() and not path.name.startswith(".lock") and path.name not in TELLS_OF_RUNS
+        if path.is_file()
+        and not path.name.startswith(".lock")
+        and path.name not in TELLS_OF_RUNS
+        and path.relative_to(root).parts[0] != CACHE
     }
 
 

@@ -169,29 +169,18 @@ class SampleFiles:
         }
         write_record(self.manifest_path, manifest)
 
-    def read(self, at_most: int | None = None) -> Samples:
-        """Return the complete set, or its first sequences, every shard verified against the manifest.
-
-        UsageError where it is not complete.
-        """
-        manifest = self.manifest()
-        if manifest is None:
+    def need_whole(self, at_most: int) -> list[int]:
+        """Return the shards of the complete set's first sequences, verified against the manifest; else UsageError."""
+        if self.manifest() is None:
             raise UsageError(f"{self.directory} is not a complete sample set: run the scripts again, in order")
-        num = self.num_sequences if at_most is None else min(at_most, self.num_sequences)
-        shards = [shard for shard, indices in enumerate(self.ranges) if indices.start < num]
+        shards = [shard for shard, indices in enumerate(self.ranges) if indices.start < at_most]
         if bad := self.damaged(shards):
             raise UsageError(
                 f"{self.path(bad[0])} is missing or damaged: the script that made it makes it again, and it alone"
             )
-        ids, offsets, rest = None, [np.zeros(1, np.int64)], []
-        for shard in shards:
-            part = self.read_shard(shard)
-            if ids is None:  # once, so that no more than one shard is ever in memory twice
-                ids = np.empty(sum(manifest["shards"][each]["tokens"] for each in shards), part.ids.dtype)
-            first = offsets[-1][-1]
-            ids[first : first + len(part.ids)] = part.ids
-            offsets.append(first + part.offsets[1:])
-            rest.append((part.num_prompt, part.log_prob))
-        offsets = np.concatenate(offsets)[: num + 1]
-        num_prompt, log_prob = (np.concatenate(column)[:num] for column in zip(*rest, strict=True))
-        return Samples(ids[: offsets[-1]], offsets, num_prompt, log_prob)
+        return shards
+
+    def read(self, at_most: int) -> Samples:
+        """Return the complete set's first sequences in memory, verified. UsageError where it is not complete."""
+        whole = Samples.joined([self.read_shard(shard) for shard in self.need_whole(at_most)])
+        return whole.take(np.arange(min(at_most, len(whole))))

@@ -42,7 +42,7 @@ def test_what_cannot_be_kept_as_it_is_is_not_written(tmp_path, last, log_prob):
 
 
 def test_round_trip(stored):
-    samples = stored.read()
+    samples = stored.read(4)
     assert stored.verified()
     assert [samples[i].tolist() for i in range(4)] == SEQUENCES
     assert samples.log_prob.tolist() == LOG_PROB
@@ -72,13 +72,18 @@ def test_the_manifest_counts(tmp_path):
     assert [row["sequences"] for row in manifest["shards"]] == [3, 1]
 
 
-def test_datasets_reads_the_shards(tmp_path):
+@pytest.mark.parametrize("what", ["shards", "directory"])
+def test_datasets_reads_a_set(tmp_path, what):
+    """As one types it: the shards by a pattern, or the directory, in which the manifest lies beside them."""
     import datasets
 
-    stored = store(tmp_path / "set")
-    files = [str(stored.path(shard)) for shard in range(2)]
-    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded["ids"][:] == SEQUENCES
+    stored = store(tmp_path / "train")
+    shards = ("parquet", None, None, str(tmp_path / "train" / "shard-*.parquet"))
+    arguments = shards if what == "shards" else [str(tmp_path / "train")]
+    loaded = datasets.load_dataset(*arguments, cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"] and loaded["train"].column_names == ["index", "ids", "num_prompt", "log_prob"]
+    assert loaded["train"]["ids"][:] == SEQUENCES and loaded["train"]["log_prob"][:] == LOG_PROB
+    assert stored.verified()
 
 
 def test_every_flipped_byte_is_noticed(stored):
@@ -104,12 +109,12 @@ def test_a_torn_shard_is_noticed_before_there_is_a_manifest(unfinished):
 def test_a_damaged_set_is_not_read(stored):
     stored.path(0).write_bytes(stored.path(0).read_bytes()[:-3])
     with pytest.raises(UsageError, match="shard-00000"):
-        stored.read()
+        stored.read(4)
 
 
 def test_an_incomplete_set_is_not_read(unfinished):
     with pytest.raises(UsageError, match="not a complete sample set"):
-        unfinished.read()
+        unfinished.read(4)
 
 
 def test_a_foreign_file_is_refused_by_name(stored):
