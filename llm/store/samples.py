@@ -1,7 +1,7 @@
 """The sample store: token ids on disk, in parquet shards that are written once and verified when read.
 
 A sample set is a directory of shards and a manifest.json, which is written last and so marks the set complete.
-`datasets.load_dataset("parquet", data_files=".../shard-*.parquet")` reads the same files.
+`datasets.load_dataset(directory)` reads the same files.
 """
 
 import json

@@ -3,16 +3,17 @@
     python -m scripts.benchmarks.memory
     python -m scripts.benchmarks.memory --sizes 10000 100000
 
-Sets of random ids, 512 a sequence, are written through the store. Each way of reading one starts twice, each time in a
-process of its own, which opens and verifies the set and trains a model of one small layer for some steps: the first
-start of the mapped way makes the file that is mapped. Memory is above that of the same process with the model, before
-it opens the set. Private is what the process alone holds (RssAnon): the peak of a look every few milliseconds. Mapped is
-what it holds of files (RssFile) at its end, which the system shares among processes and takes back when it must.
+Sets of random ids, 512 a sequence, are written through the store. Each is then opened and verified in a process of its
+own, and a model of one small layer is trained on it for some steps; the first way also makes the file that it maps.
+Memory is above that of the same process with the model, before it opens the set. Private is what it alone holds
+(RssAnon), the peak of a look every few milliseconds; mapped is what it holds of files (RssFile) at its end, which the
+system shares among processes and takes back when it must.
 """
 
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -33,6 +34,7 @@ from scripts.benchmarks import common
 
 LENGTH, VOCAB, SHARD_SIZE, BATCH, NUM_STEPS = 512, 512, 10_000, 32, 5
 LOOK_EVERY_S = 0.002
+TRAINED = Distribution(TEACHER, 0)
 ONE_LAYER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
 
 
@@ -67,6 +69,7 @@ def start(way: str, num: int, root: Path) -> dict[str, float]:
 
     processes.stop_on_signals()
     run, sample_set = run_of(num, root)
+    shutil.rmtree(run.paths.checkpoints(TRAINED), ignore_errors=True)  # the other way's, which would be gone on from
     common.train_once(run_of(BATCH, root)[0].experiment, common.random_teacher(run.experiment), few())  # imports, once
     model, calls, steps, private = common.random_teacher(run.experiment), itertools.count(), [], []
 
@@ -88,7 +91,7 @@ def start(way: str, num: int, root: Path) -> dict[str, float]:
     try:
         stored = run.sample_files(sample_set)
         samples = stored.read(num) if way == "in memory" else mapped(stored, run.paths.mapped(sample_set))
-        train(run, Work(TRAIN, "train", Distribution(TEACHER, 0), sample_set), model, samples)
+        train(run, Work(TRAIN, "train", TRAINED, sample_set), model, samples)
     except Stopped:
         pass
     finally:
@@ -108,24 +111,14 @@ def main() -> None:
     command.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sequences")
     command.add_argument("--out", type=Path, help="where the sets are written and removed (default: a temporary place)")
     args = command.parse_args()
-    print(
-        "| sequences | ids | start | seconds until the first step | private, MB | mapped, MB |\n|---|---|---|---|---|---|"
-    )
+    print("| sequences | ids | s until the first step | private, MB | mapped, MB |\n|---|---|---|---|---|")
     for num in args.sizes:
         with tempfile.TemporaryDirectory(dir=args.out) as root:
             write(*run_of(num, Path(root)))
-            for way, which in itertools.product(("mapped", "in memory"), ("first", "second")):
+            for way in ("mapped", "in memory"):
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
                     row = alone.submit(start, way, num, Path(root)).result()
-                cells = [
-                    f"{num:,}",
-                    way,
-                    which,
-                    f"{row['seconds']:.1f}",
-                    f"{row['private']:.0f}",
-                    f"{row['mapped']:.0f}",
-                ]
-                print(f"| {' | '.join(cells)} |", flush=True)
+                print(f"| {num:,} | {way} | {' | '.join(f'{each:,.1f}' for each in row.values())} |", flush=True)
 
 
 if __name__ == "__main__":

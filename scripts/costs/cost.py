@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from llm.experiment import Experiment
 from llm.processes import UsageError
 from llm.store.resume import NUM_STATES
+from llm.store.samples import most_bytes
 from scripts.costs.geometry import Geometry
 
 
@@ -98,6 +99,11 @@ def cost(
 def sample_bytes(num_sequences: int, length: float, vocab_size: int) -> int:
     """Return the bytes of a sample set on disk; ids that are not all alike frequent take fewer."""
     return round(num_sequences * ((length + 1) * math.log2(vocab_size) / 8 + 8))
+
+
+def mapped_bytes(num_sequences: int, length: float, vocab_size: int) -> int:
+    """Return the bytes of the file that a sample set is mapped from where it is read, and which can be deleted."""
+    return round(most_bytes(num_sequences, length + 1, vocab_size))
 
 
 def checkpoint_bytes(model: Geometry, epochs: int) -> int:

@@ -25,7 +25,7 @@ from llm.pipeline import SCRIPTS, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, run_entry
 from llm.store import files
 from llm.store.paths import Paths
-from scripts.costs.cost import GPUS, checkpoint_bytes, cost, sample_bytes, transient_bytes
+from scripts.costs.cost import GPUS, checkpoint_bytes, cost, mapped_bytes, sample_bytes, transient_bytes
 from scripts.costs.geometry import geometry
 
 NUM_STARTS = 8  # of programs, by the four scripts
@@ -92,6 +92,8 @@ def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
         cost(row.kind, row.sequences, row.length, models[row.role], experiment, GPUS[args.gpu], args.utilisation)
         for row in rows.itertuples()
     ]
+    sets = rows[(rows["kind"] == "sample") & (rows["disk"] > 0)].itertuples()
+    cache = sum(mapped_bytes(row.sequences, row.length, models[row.role].vocab_size) for row in sets) / 1e9
     rows = rows.join(pd.DataFrame(costs)).assign(seconds=[each.seconds for each in costs])
     groups = rows.groupby(["script", "kind", "role"], sort=False)
     sums = groups.sum().assign(memory=groups["memory"].max())
@@ -114,6 +116,7 @@ def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
             table(head, lines),
             f"\n{hours:,.3g} GPU hours, {evenly}{bill}",
             f"{disk:,.3g} GB on disk{states}",
+            f"{cache:,.3g} GB more in cache/ once all sets that are drawn are read; it can be deleted",
         ]
     )
 

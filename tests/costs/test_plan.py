@@ -11,9 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from llm import config, models
 from llm.distributions import Language, Samples
+from llm.store.mapped import mapped
 from llm.store.paths import Paths
 from llm.store.samples import SampleFiles
-from scripts.costs.cost import GPUS, cost, sample_bytes
+from scripts.costs.cost import GPUS, cost, mapped_bytes, sample_bytes
 from scripts.costs.geometry import KNOWN, Geometry, geometry
 from scripts.costs.plan import priced
 
@@ -102,6 +103,9 @@ def test_bytes_of_a_set_are_those_on_disk(tmp_path):
     stored = SampleFiles(tmp_path, 2000, 2000, bound={})
     stored.write(0, samples, 2048)
     assert sample_bytes(2000, 30, 2048) == pytest.approx(stored.path(0).stat().st_size, rel=0.25)
+    stored.complete({})
+    mapped(stored, tmp_path / "cache.arrow")
+    assert mapped_bytes(2000, 30, 2048) == pytest.approx((tmp_path / "cache.arrow").stat().st_size, rel=0.01)
 
 
 @pytest.mark.parametrize("of_truth", [0, 2])
@@ -130,6 +134,7 @@ def test_the_paper_is_planned_without_a_network(tmp_path):
     done = entry("scripts.costs.plan", *arguments, **offline)
     assert done.returncode == 0, done.stderr
     assert "| run_generate_data.sh | sample ground_truth | 10,200,000 |" in done.stdout
+    assert "227 GB more in cache/" in done.stdout  # 21 training sets of 10.5 GB, and small ones
     assert "GPU hours" in done.stdout and "at 2 a GPU hour" in done.stdout
     assert not (tmp_path / "x").exists()
 

@@ -160,7 +160,7 @@ def test_several_at_once_make_it_once(stored, path, monkeypatch):
 
 def test_a_full_disk_is_told_and_leaves_nothing(stored, path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full after") as told:
-        patch.setattr(module.tempfile, "TemporaryFile", lambda dir: Path("/dev/full").open("wb"))
+        patch.setattr(module.tempfile, "TemporaryFile", lambda dir: Path("/dev/full").open("wb"))  # noqa: SIM115
         mapped(stored, path)
     assert told.value.errno == errno.ENOSPC and told.value.filename == str(path)
     assert {each.name for each in path.parent.iterdir()} == {".lock-train"}
