@@ -32,7 +32,7 @@ from llm.store.mapped import mapped
 from llm.store.paths import Paths
 from scripts.benchmarks import common
 
-LENGTH, VOCAB, SHARD_SIZE, BATCH, NUM_STEPS = 512, 512, 10_000, 32, 5
+LENGTH, VOCAB, SHARD_SIZE, BATCH, NUM_PASSES = 512, 512, 10_000, 32, 10
 LOOK_EVERY_S = 0.002
 TRAINED = Distribution(TEACHER, 0)
 ONE_LAYER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -64,7 +64,7 @@ def held(kind: str) -> int:
 
 
 def start(way: str, num: int, root: Path) -> dict[str, float]:
-    """Open a set and train on it for NUM_STEPS steps; return seconds until the first one, and megabytes."""
+    """Open a set and train on it for NUM_PASSES of the model; return seconds until the first, and megabytes."""
     from llm.train import train
 
     processes.stop_on_signals()
@@ -75,7 +75,7 @@ def start(way: str, num: int, root: Path) -> dict[str, float]:
 
     def step(*_) -> None:
         steps.append(time.perf_counter())
-        if next(calls) == NUM_STEPS:
+        if next(calls) == NUM_PASSES:
             os.kill(os.getpid(), signal.SIGTERM)  # on which a training stops after its step
 
     model.get_input_embeddings().register_forward_hook(step)

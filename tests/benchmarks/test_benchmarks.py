@@ -39,6 +39,13 @@ def test_it_runs(script, arguments, said, model_directory, tmp_path):
     assert said in within(f"scripts.benchmarks.{script}", "--num_pairs", "1", *arguments)
 
 
+def test_the_memory_of_both_ways_is_told(tmp_path):
+    told = within("scripts.benchmarks.memory", "--sizes", "40", "--out", str(tmp_path))
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["40", "mapped"], ["40", "in memory"]]
+    assert all(float(row[3]) > 0 for row in rows) and not list(tmp_path.iterdir())
+
+
 def test_scaling_is_redrawn_from_its_numbers(tmp_path):
     (tmp_path / "scaling.json").write_bytes((REPOSITORY / "figs" / "scaling.json").read_bytes())
     done = entry("scripts.benchmarks.scaling", "--redraw", "--figures", str(tmp_path))
