@@ -13,7 +13,7 @@ only reads them. Writes results/sequences.parquet, which has the scores of every
 it, and from which tables, figures and claims are made; texts.json and provenance.json.
 """
 
-from llm import evaluation, pipeline, processes
+from llm import evaluation, pipeline, processes, sample_sets
 from llm.pipeline import EVALUATE, TRUTH
 from llm.processes import say
 from llm.run import open_run
@@ -28,6 +28,7 @@ def main() -> None:
     distributions = [TRUTH, *pipeline.evaluated(run.experiment)]
     for each in distributions:
         run.weights(each)
+    sample_sets.check(run, run.works("sample", script=EVALUATE))
     with run.writing():
         evaluation.complete(run, distributions)
 

@@ -1,6 +1,6 @@
 """Evaluate distributions of a run: their test samples, what they and p* make of these, and the results of all."""
 
-from llm import processes, results, sampling, scores
+from llm import processes, results, sample_sets, scores
 from llm.distributions import Distribution
 from llm.parts import Part
 from llm.pipeline import TRUTH
@@ -13,7 +13,7 @@ def evaluate(run: Run, distributions: list[Distribution]) -> None:
     held = scores.Models(run)
     for each in distributions:
         if each != TRUTH:
-            sampling.complete(run, [run.test_set(each)], Part())
+            sample_sets.complete(run, [run.test_set(each)], Part())
             scores.complete(held, run.test_set(each), [each, TRUTH])
     scores.complete(held, run.test_set(TRUTH), distributions)
 

@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, le=0.9999)]
 Positive = Annotated[float, Field(gt=0)]
 DType = Literal["float32", "bfloat16"]
+LEAST_OF_VLLM, MOST_OF_VLLM = 0.01, 2.0  # tau: vLLM raises one below to this, and refuses one above
 
 
 class Experiment(BaseModel):
@@ -83,6 +84,9 @@ class Experiment(BaseModel):
     decay_fraction: Fraction = Field(description="share of the steps that decay linearly to 0")
     training_dtype: DType = Field(description="forward passes in training; weights stay float32")
     sampling_dtype: DType = Field(description="sampling; bfloat16 falls back to float32 where not native")
+    sampler: Literal["own", "vllm"] = Field(
+        description="what draws samples: llm/sampling.py, or vLLM in an environment of its own (llm/vllm_shards.py)"
+    )
 
     shard_size: Count = Field(description="sequences in a shard of samples")
     save_steps: Count = Field(description="optimiser steps between states to resume a training from")
@@ -103,6 +107,10 @@ class Experiment(BaseModel):
                 raise ValueError(f"{name} has a value twice: {list(values)}")
         if self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError("warmup_fraction + decay_fraction is above 1")
+        if self.sampler == "vllm":
+            for tau in self.temperatures + self.control_temperatures:
+                if not LEAST_OF_VLLM <= tau <= MOST_OF_VLLM:
+                    raise ValueError(f"sampler vllm draws at tau {LEAST_OF_VLLM} to {MOST_OF_VLLM}, and not at {tau}")
         if (self.teacher is None) != (self.student is None):
             raise ValueError("teacher and student: both are models, or both are null")
         if self.teacher is None and (self.students or self.students_of_truth):

@@ -12,7 +12,7 @@ run_generate_data.sh calls this first, and run_train.sh calls it again after the
 
 from itertools import groupby
 
-from llm import config, given, ground_truth, sampling
+from llm import config, given, ground_truth, sample_sets
 from llm.distributions import SampleSet
 from llm.engine import preflight
 from llm.language import load_tokenizer
@@ -43,7 +43,7 @@ def complete(run: Run, sets: list[SampleSet]) -> None:
             say(f"the teacher of seed {model.seed} is not there yet: run_train.sh trains it and then makes its samples")
             continue
         fresh = model == TRUTH and run.sample_files(of_model[0]).manifest() is None
-        sampling.complete(run, of_model, run.part)
+        sample_sets.complete(run, of_model, run.part)
         if fresh:
             show(run, of_model[0])
 
@@ -54,6 +54,7 @@ def main() -> None:
     if args.dry_run:
         say(config.render(run.experiment))
         return say("\n".join(map(run.describe, works)))
+    sample_sets.check(run, works)
     ground_truth.check(run.experiment, run.paths)
     given.check(run, GENERATE)
     preflight.need_writable(run.paths.root)

@@ -36,7 +36,7 @@ GENERATE, TRAIN, SELECT, EVALUATE = SCRIPTS = (
 # -------------------------------------------------------------------------------------------------- works
 
 PREPARED_FROM = ("ground_truth", "vocab_size", "prompt", "chat_template", "seed")
-DRAWN_WITH = (*PREPARED_FROM, "max_length", "sampling_dtype", "shard_size")
+DRAWN_WITH = (*PREPARED_FROM, "max_length", "sampling_dtype", "sampler", "shard_size")
 TRAINED_WITH = ("seed", "num_train", "batch_size", "learning_rate", "adam_beta1", "adam_beta2", "weight_decay")
 TRAINED_WITH += ("max_grad_norm", "warmup_fraction", "decay_fraction", "training_dtype")
 

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from llm import config, evaluation, given, ground_truth, metrics, pipeline, processes, prompts, sampling
+from llm import config, evaluation, given, ground_truth, metrics, pipeline, processes, prompts, sample_sets
 from llm.advantage import QUANTITIES, advantage, of_seed
 from llm.config import REPOSITORY
 from llm.distributions import Distribution
@@ -64,6 +64,7 @@ def main() -> None:
     works = [work for work in run.works("prepare", "sample", "keep", "score") if _is_needed(work)]
     if args.dry_run:
         return say("\n".join(map(run.describe, works)))
+    sample_sets.check(run, works)
     ground_truth.check(run.experiment, run.paths)
     given.check(run, EVALUATE)
     preflight.need_writable(run.paths.root)
@@ -79,7 +80,7 @@ def main() -> None:
 def _draw_test_set(run: Run) -> None:
     """Draw p*'s test set; of parts side by side one does it, and the others wait for what they score."""
     with locks.one_at_a_time(run.paths.lock, "test") if processes.count() == 1 else nullcontext():
-        sampling.complete(run, [run.test_set(TRUTH)], Part())
+        sample_sets.complete(run, [run.test_set(TRUTH)], Part())
 
 
 def _is_needed(work: pipeline.Work) -> bool:

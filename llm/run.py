@@ -218,7 +218,7 @@ class Run:
             raise UsageError(
                 f"{self.paths.root} was made by another version of this repository: choose another --out (OUT=...)"
             )
-        return build(saved)
+        return build({"sampler": "own"} | saved)  # what drew everything before there was the field
 
     def keep_settings(self) -> None:
         """Record the experiment in the directory, and what an earlier one had beyond it, which is still there."""

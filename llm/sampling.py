@@ -7,22 +7,12 @@ counter-based generator addressed by (experiment seed, distribution, split, sequ
 whatever batch, process or restart drew it, up to the rounding of the model's own arithmetic.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from llm import models, processes
-from llm.distributions import Language, Samples, SampleSet
-from llm.engine import preflight
-from llm.likelihood import log_likelihood, refuse_gaps
-from llm.parts import Part
-from llm.processes import UsageError, say
+from llm.distributions import Language, Samples
+from llm.processes import UsageError
 from llm.randomness import Stream
-from llm.run import Run
-from llm.store.samples import SampleFiles, most_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +24,6 @@ FEW = 0.75  # slots are dropped when at most this share of them is in use: dropp
 FEWEST = 16
 BLOCK = 256  # ids in a block of the two-level draw
 ROWS_IN_CACHE = 8
-NUM_CHECKED = 32  # sequences of each set whose log-probabilities are computed in both ways before the set is kept
-LOOK_AGAIN_S = 0.5  # for the shards of the other processes
 
 
 def sample(
@@ -167,116 +155,3 @@ def draw(logits: "torch.Tensor", temperature: float, uniforms: "torch.Tensor") -
         ids[part] = chosen[:, 0]
         log_prob[part] = (scores.gather(-1, chosen).double() - total.log())[:, 0]
     return ids, log_prob
-
-
-# ------------------------------------------------------------------------------------------------ sample sets
-
-
-def describe(sample_set: SampleSet, manifest: dict) -> str:
-    """Return a complete set's name, its number of sequences, and their mean number of generated tokens."""
-    mean = manifest["num_scored_tokens"] / manifest["num_sequences"]
-    return f"{sample_set}: {manifest['num_sequences']:,} sequences, {mean:.1f} generated tokens each"
-
-
-def complete(run: Run, sets: list[SampleSet], part: Part) -> None:
-    """Draw the shards that some sets of one model lack, a part of them; the model is loaded only if there are any.
-
-    A set whose last shard has arrived is verified and marked complete, whichever part or process that is.
-    """
-    from llm.engine import decoding
-
-    experiment, language = run.experiment, run.language
-    absent = [each for each in sets if run.sample_files(each).manifest() is None]
-    num_bytes = sum(most_bytes(each.num_sequences, experiment.max_length, language.vocab_size) for each in absent)
-    preflight.need_disk(run.paths.root, num_bytes, "sampling")  # before there is a list of that many shards
-    shards = part.of([(each, shard) for each in sets for shard in range(len(run.sample_files(each).ranges))])
-    todo = []
-    for each in sets:
-        if manifest := run.sample_files(each).verified():
-            say(f"complete: {describe(each, manifest)}")
-        else:
-            todo.append(each)
-    if not todo:
-        return
-    state = processes.state()
-    dtype = models.native_dtype(experiment.sampling_dtype, state.device)
-    model = models.load(run.weights(sets[0].distribution), dtype, state.device)
-    with decoding.decoder(model, 1, experiment.max_length) as steps:
-        slow = "" if isinstance(steps, decoding.CachedDecoder) else ", each id from the whole sequence, without a cache"
-    name = str(dtype).removeprefix("torch.")
-    say(f"sampling in {name} on {state.device.type}, processes: {state.num_processes}{slow}")
-    for each in todo:
-        draw_shards(run, each, [shard for owner, shard in shards if owner == each], model)
-        if manifest := run.sample_files(each).manifest():
-            say(f"made: {describe(each, manifest)}")
-        else:
-            say(f"made: this part of {each}")
-
-
-def draw_shards(run: Run, sample_set: SampleSet, shards: list[int], model: "PreTrainedModel") -> None:
-    """Draw these shards of a set where they are missing or damaged, shared among the processes of a run.
-
-    A shard that holds the first of its sequences, as the last one of a smaller set does, keeps them. In the end the
-    set is marked complete if all of its shards are there, those of other parts too.
-    """
-    from llm.engine.decoding import fitting_batch_size
-    from llm.engine.memory import BatchSize
-
-    stored, state, language = run.sample_files(sample_set), processes.state(), run.language
-    processes.main_only(lambda: _remove_damaged(stored, shards))
-    missing = {
-        shard: stored.beginning(shard) for shard in stored.missing(shards[state.process_index :: state.num_processes])
-    }
-    num_steps = run.experiment.max_length - min(map(len, language.prompts))
-    todo = {shard: stored.ranges[shard][len(kept or ()) :] for shard, kept in missing.items()}
-    total = sum(map(len, todo.values())) * num_steps
-    stream = Stream.of(run.experiment.seed, sample_set.distribution.path.as_posix(), sample_set.split)
-    at_most = fitting_batch_size(model, run.experiment.max_length, run.experiment.sampling_batch_size)
-    at_once = BatchSize(at_most, "drawing", least=FEWEST)
-    arguments = dict(
-        stream=stream, temperature=sample_set.distribution.temperature, max_length=run.experiment.max_length
-    )
-    with run.progress("sample", sample_set.distribution, str(sample_set), total) as bar:
-        for shard, indices in todo.items():
-            before = bar.n
-            draw_at_once = partial(sample, model, language, indices, **arguments, progress=bar.update)
-            samples = at_once.fit(
-                lambda size, draw=draw_at_once: draw(batch_size=size), lambda before=before: bar.update(before - bar.n)
-            )
-            kept = [missing[shard]] if missing[shard] else []
-            if shard == 0 and not kept:
-                _check_log_probs(run, sample_set, samples, model)
-            stored.write(shard, Samples.joined([*kept, samples]), language.vocab_size)
-            bar.total -= len(indices) * num_steps - (bar.n - before)  # the rest was not needed
-    while not all(stored.path(shard).exists() for shard in shards):
-        time.sleep(LOOK_AGAIN_S)
-    processes.main_only(lambda: _mark_complete(run, sample_set, stored))
-
-
-def _check_log_probs(run: Run, sample_set: SampleSet, samples: Samples, model: "PreTrainedModel") -> None:
-    """Score the first sequences of a set in float32; UsageError where that is not what was computed at their draw."""
-    import torch
-
-    first = samples.take(np.arange(min(NUM_CHECKED, len(samples))))
-    if (dtype := model.dtype) != torch.float32:
-        model = models.load(run.weights(sample_set.distribution), torch.float32, model.device)
-    temperature = sample_set.distribution.temperature
-    scores = log_likelihood(model, first, run.experiment.scoring_batch_size, temperature=temperature)
-    refuse_gaps(str(sample_set), first, scores, str(dtype).removeprefix("torch."), temperature)
-
-
-def _remove_damaged(stored: SampleFiles, shards: list[int]) -> None:
-    """Remove those of some shards that are not as the manifest has them, and a manifest that is not true any more."""
-    damaged = stored.damaged(shards)
-    for shard in damaged:
-        say(f"{stored.path(shard)} is missing or damaged: making it again")
-        stored.path(shard).unlink(missing_ok=True)
-    if damaged or stored.manifest() is None:  # else another part has just completed the set
-        stored.manifest_path.unlink(missing_ok=True)
-
-
-def _mark_complete(run: Run, sample_set: SampleSet, stored: SampleFiles) -> None:
-    everything = range(len(stored.ranges))
-    if all(stored.path(shard).exists() for shard in everything) and not stored.missing(everything):
-        work = next(w for w in run.works("sample") if w.data == sample_set)
-        stored.complete(work.made_with(run.experiment))

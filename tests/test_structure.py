@@ -16,7 +16,10 @@ FLOORS = (
     ),
     ("engine", "store"),
     ("pipeline", "run"),
-    ("models", "language", "given", "sampling", "likelihood", "expectations", "distillation"),
+    (
+        *("models", "language", "given", "sampling", "sample_sets", "vllm_process", "vllm_shards"),
+        *("likelihood", "expectations", "distillation"),
+    ),
     ("ground_truth", "scores", "results", "evaluation"),
     ("generate_data", "train", "eval_perplexity", "eval_precision_and_recall", "place"),
 )

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm import eval_perplexity, models, processes, sampling, scores
+from llm import eval_perplexity, models, processes, sample_sets, scores
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, SampleSet, student_name
 from llm.metrics import over
 from llm.parts import Part
@@ -105,7 +105,7 @@ def complete(first: Run, run: Run, work: Work) -> None:
     eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
     if work.by in evaluated(first):
         held = scores.Models(run)
-        sampling.complete(run, [run.test_set(work.by)], Part())
+        sample_sets.complete(run, [run.test_set(work.by)], Part())
         scores.complete(held, run.test_set(work.by), [work.by, TRUTH])
         scores.complete(held, run.test_set(TRUTH), [work.by, TRUTH])
 

@@ -1,5 +1,7 @@
 """Decoding by slots against transformers' own forward pass over whole sequences."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import run_of
@@ -10,7 +12,7 @@ from llm.distributions import Language, Samples
 from llm.engine import decoding
 from llm.engine.decoding import CachedDecoder, RecomputingDecoder, decoder, fitting_batch_size
 from llm.pipeline import TRUTH
-from llm.sampling import draw_shards
+from llm.sample_sets import draw_here, draw_shards
 
 VOCABULARY = 30
 SIZE = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
@@ -90,7 +92,8 @@ def drawn(model, root, num: int = 5, **values) -> Samples:
     """Sequences of a model, drawn into the store and read from it."""
     experiment = config.load("smoke", num_test=num, max_length=12, prompt=[1], **values)
     run = run_of(experiment, root, Language(VOCABULARY, ((1,),), (3,)))
-    draw_shards(run, run.test_set(TRUTH), list(range(len(run.sample_files(run.test_set(TRUTH)).ranges))), model)
+    shards = list(range(len(run.sample_files(run.test_set(TRUTH)).ranges)))
+    draw_shards(run, run.test_set(TRUTH), shards, partial(draw_here, run, model))
     return run.samples(run.test_set(TRUTH))
 
 

@@ -15,7 +15,7 @@ import yaml
 from conftest import contents, refusal, run_of, tiny_llama, within
 from conftest import run as command
 
-from llm import config, models, pipeline, results, sampling
+from llm import config, models, pipeline, results, sample_sets
 from llm.distributions import Distribution, Language, Samples, SampleSet
 from llm.evaluation import evaluate
 from llm.experiment import Experiment
@@ -69,13 +69,13 @@ def made(tmp_path_factory) -> Run:
         (directory / files.SEAL).unlink(missing_ok=True)
         files.seal(directory)
     of_truth = [SampleSet(TRUTH, "train", NUM_TRAIN), SampleSet(TRUTH, "validation", 4), found.test_set(TRUTH)]
-    sampling.complete(found, of_truth, Part())
+    sample_sets.complete(found, of_truth, Part())
     for each in found.evaluated():
         record = {"model": each.model, "seed": each.seed, "bound": found.selection_bound(each), "best_epoch": SELECTED}
         record["epochs"] = [{"epoch": 1, "perplexity": 2.5 + each.seed}, {"epoch": 2, "perplexity": 9.5}]
         files.write_record(paths.selection(each), record)
     for seed in (0, 1):
-        sampling.complete(found, [SampleSet(Distribution("teacher", seed, TAU), "train", NUM_TRAIN)], Part())
+        sample_sets.complete(found, [SampleSet(Distribution("teacher", seed, TAU), "train", NUM_TRAIN)], Part())
     found.keep_settings()
     evaluate(found, [TRUTH, *pipeline.evaluated(found.experiment)])
     results.write(found)

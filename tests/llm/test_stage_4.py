@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import enumerate_sequences, exact_log_probabilities, run_of, tiny_llama
 
-from llm import config, pipeline, results, sampling
+from llm import config, pipeline, results, sample_sets
 from llm.distributions import Distribution, SampleSet
 from llm.evaluation import evaluate
 from llm.experiment import Experiment
@@ -47,12 +47,12 @@ def run(tmp_path_factory, language) -> Run:
         model_of(each).save_pretrained(directory)
         (directory / files.SEAL).unlink(missing_ok=True)
         files.seal(directory)
-    sampling.complete(found, [SampleSet(TRUTH, "validation", 4), found.test_set(TRUTH)], Part())
+    sample_sets.complete(found, [SampleSet(TRUTH, "validation", 4), found.test_set(TRUTH)], Part())
     for each in found.evaluated():
         record = {"model": each.model, "seed": each.seed, "bound": found.selection_bound(each), "best_epoch": 1}
         files.write_record(paths.selection(each), record | {"epochs": [{"epoch": 1, "perplexity": 2.5}]})
     for seed in (0, 1):
-        sampling.complete(found, [SampleSet(Distribution("teacher", seed, TAU), "train", e.num_train)], Part())
+        sample_sets.complete(found, [SampleSet(Distribution("teacher", seed, TAU), "train", e.num_train)], Part())
     found.keep_settings()
     evaluate(found, [TRUTH, *pipeline.evaluated(e)])
     results.write(found)

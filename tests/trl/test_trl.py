@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, get_scheduler
 
-from llm import config, models, objectives, pipeline, sampling
+from llm import config, models, objectives, pipeline, sample_sets
 from llm.config import REPOSITORY
 from llm.distributions import TEACHER, Distribution, Language
 from llm.engine import training
@@ -44,10 +44,10 @@ def run(tmp_path_factory) -> Run:
     files.seal(found.paths.ground_truth)
     TrainingFiles(found.paths.checkpoints(teacher := Distribution(TEACHER, 0))).save_epoch(tiny_llama(2, 0.3), 1)
     drawn = [work.data for work in found.works("sample", script=pipeline.GENERATE) if work.data.split != "test"]
-    sampling.complete(found, drawn, Part())
+    sample_sets.complete(found, drawn, Part())
     record = {"model": TEACHER, "seed": 0, "bound": found.selection_bound(teacher), "best_epoch": 1}
     files.write_record(found.paths.selection(teacher), record)
-    sampling.complete(found, [work_of(found, "train", "student_tau0.50").data], Part())
+    sample_sets.complete(found, [work_of(found, "train", "student_tau0.50").data], Part())
     return found
 
 
