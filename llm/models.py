@@ -140,14 +140,16 @@ def initial(run: Run, model: Distribution) -> "PreTrainedModel":
     return build(getattr(run.experiment, model.role), model.role, run.language, seed)
 
 
-def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreTrainedModel":
-    """Return a saved model in evaluation mode, verified. Its dtype is asked for, since a checkpoint's may be bfloat16.
-
-    UsageError naming a file that is missing, damaged or foreign, and what makes it again.
-    """
+def refuse_damaged(directory: Path) -> None:
+    """Raise UsageError naming a file of a saved model that is missing, damaged or foreign, and what makes it again."""
     if bad := broken_seal(directory):
         mend = "run_train.sh" if directory.name.startswith("epoch-") else "run_generate_data.sh"
         raise UsageError(f"{directory / bad} is missing or damaged: run bash {mend}, which makes it again")
+
+
+def load(directory: Path, dtype: "torch.dtype", device: "torch.device") -> "PreTrainedModel":
+    """Return a saved model in evaluation mode, verified. Its dtype is given, since a checkpoint's may be bfloat16."""
+    refuse_damaged(directory)
     from llm.engine import checkpoints
 
     quiet()

@@ -150,11 +150,17 @@ def _vllm(run: Run, first: SampleSet, dtype: "torch.dtype") -> Iterator[Sampler]
 def _draw_there(
     run: Run, process: vllm_process.Process, sample_set: SampleSet, missing: dict[int, Samples | None], bar: tqdm
 ) -> Iterator[int]:
-    """Have vLLM's process draw and write shards, as a `Sampler` does."""
+    """Have vLLM's process draw and write shards, as a `Sampler` does; none stays where the first one is wrong."""
     stored = run.sample_files(sample_set)
     for shard in process.draw(run, sample_set, list(missing), bar.update):
         if shard == 0:
-            _check_stored(run, sample_set, stored, list(missing))
+            try:
+                _check_log_probs(run, sample_set, stored.read_shard(0))
+            except UsageError:
+                process.end()
+                for each in missing:
+                    stored.path(each).unlink(missing_ok=True)
+                raise
         yield shard
 
 
@@ -180,16 +186,6 @@ def _check_log_probs(run: Run, sample_set: SampleSet, samples: Samples, model: "
     refuse_gaps(str(sample_set), first, scores, str(dtype).removeprefix("torch."), temperature)
 
 
-def _check_stored(run: Run, sample_set: SampleSet, stored: SampleFiles, drawn: list[int]) -> None:
-    """Check the first sequences of a set that another process wrote; where they are wrong, keep nothing of its work."""
-    try:
-        _check_log_probs(run, sample_set, stored.read_shard(0))
-    except UsageError:
-        for shard in drawn:
-            stored.path(shard).unlink(missing_ok=True)
-        raise
-
-
 def _remove_damaged(stored: SampleFiles, shards: list[int]) -> None:
     """Remove those of some shards that are not as the manifest has them, and a manifest that is not true any more."""
     damaged = stored.damaged(shards)
@@ -208,6 +204,6 @@ def _mark_complete(run: Run, sample_set: SampleSet, stored: SampleFiles, is_chec
     everything = range(len(stored.ranges))
     if all(stored.path(shard).exists() for shard in everything) and not stored.missing(everything):
         if run.experiment.sampler == "vllm" and not is_checked:
-            _check_stored(run, sample_set, stored, [0])
+            _check_log_probs(run, sample_set, stored.read_shard(0))
         work = next(w for w in run.works("sample") if w.data == sample_set)
         stored.complete(work.made_with(run.experiment))

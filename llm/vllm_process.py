@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from llm import processes
+from llm import models, processes
 from llm.config import REPOSITORY
 from llm.distributions import Distribution, SampleSet
 from llm.processes import UsageError, say
@@ -75,6 +75,18 @@ class Process:
                 yield answer["shard"]
                 num_left -= 1
 
+    def end(self) -> None:
+        """Ask the process to end, wait until it has, and kill it where it does not."""
+        self.running.terminate()
+        try:
+            self.running.wait(TO_END_S)
+        except subprocess.TimeoutExpired:
+            self.running.kill()
+            self.running.wait()
+        for pipe in (self.running.stdin, self.running.stdout):
+            with suppress(BrokenPipeError):  # of what was not sent any more
+                pipe.close()
+
     def _refuse_end(self) -> None:
         """Raise UsageError that says how the process has ended: by its own error, or by a signal."""
         code = self.running.wait()
@@ -93,20 +105,21 @@ def started(run: Run, distribution: Distribution, dtype: "torch.dtype") -> Itera
     """Yield a process of vLLM that has loaded the weights of a distribution, and end it afterwards."""
     experiment, device = run.experiment, processes.state().device
     name = str(dtype).removeprefix("torch.")
-    loaded = dict(model=str(run.weights(distribution).absolute()), dtype=name, device=device.type)
+    models.refuse_damaged(weights := run.weights(distribution).absolute())
+    loaded = dict(model=str(weights), dtype=name, device=device.type, language=asdict(run.language))
     loaded |= dict(max_length=experiment.max_length, at_once=experiment.sampling_batch_size)
     with tempfile.NamedTemporaryFile("w", prefix="vllm-", suffix=".log", encoding="utf-8") as told:
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, text=True, encoding="utf-8")
         command = [str(interpreter()), "-m", "llm.vllm_shards"]
         running = subprocess.Popen(command, env=_environment(device), **pipes)
+        process = Process(running, told)
         try:
-            process = Process(running, told)
-            process.send(loaded | {"language": asdict(run.language)})
+            process.send(loaded)
             version = process.answer()["ready"]
             say(f"sampling in {name} on {device.type} by vLLM {version}, processes: {processes.count()}")
             yield process
         finally:
-            _end(running)
+            process.end()
 
 
 def _environment(device: "torch.device") -> dict[str, str]:
@@ -114,20 +127,9 @@ def _environment(device: "torch.device") -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in OF_LAUNCHERS}
     kept |= {"PYTHONPATH": str(REPOSITORY), "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1"}
     kept |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    if device.type == "cpu":
+        kept["TORCHDYNAMO_DISABLE"] = "1"  # with which nothing at all is compiled: that would need a C++ compiler
     if device.type == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         kept["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device.index or 0] if visible else str(device.index or 0)
     return kept
-
-
-def _end(running: subprocess.Popen) -> None:
-    """Ask a process to end, wait until it has, and kill it where it does not."""
-    running.terminate()
-    try:
-        running.wait(TO_END_S)
-    except subprocess.TimeoutExpired:
-        running.kill()
-        running.wait()
-    for pipe in (running.stdin, running.stdout):
-        with suppress(BrokenPipeError):  # of what was not sent any more
-            pipe.close()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # Of a GPU's memory; the rest is for the float32 check in the process that started this one.
 SHARE_OF_MEMORY = 0.8
+TOKENS_AT_ONCE = 8192  # of prompts, and of sequences a token each
 CACHE_ON_CPU = 2**31  # bytes of keys and values; sequences that find no room wait
 
 
@@ -52,6 +53,7 @@ def load(wanted: dict[str, Any]) -> tuple["LLMEngine", str]:
         dtype=wanted["dtype"],
         max_model_len=wanted["max_length"],
         max_num_seqs=wanted["at_once"],
+        max_num_batched_tokens=max(wanted["at_once"], TOKENS_AT_ONCE),
         skip_tokenizer_init=True,
         generation_config="vllm",
         logprobs_mode="processed_logprobs",

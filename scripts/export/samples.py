@@ -103,7 +103,7 @@ def card(run: Run, sample_set: SampleSet, stored: SampleFiles) -> str:
         ],
         **licence.fields,
     )
-    in_bfloat16 = "bfloat16 where the processor has it, and else in float32"
+    in_bfloat16, by_vllm = "bfloat16 where the processor has it, and else in float32", ", by vLLM"
     return cards.render(
         "samples.md.j2",
         front,
@@ -120,7 +120,7 @@ def card(run: Run, sample_set: SampleSet, stored: SampleFiles) -> str:
         ends=described.ends(run),
         num_ended=sum(int(each.stopped(language.eos_token_ids).sum()) for each in shards),
         temperature=drawn_from.temperature,
-        sampling=in_bfloat16 if e.sampling_dtype == "bfloat16" else "float32",
+        sampling=(in_bfloat16 if e.sampling_dtype == "bfloat16" else "float32") + by_vllm * (e.sampler == "vllm"),
         id_type=smallest_unsigned(language.vocab_size).name,
         texts=texts(stored.read_shard(0), tokenizer),
     )
