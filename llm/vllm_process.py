@@ -105,6 +105,10 @@ def started(run: Run, distribution: Distribution, dtype: "torch.dtype") -> Itera
     """Yield a process of vLLM that has loaded the weights of a distribution, and end it afterwards."""
     experiment, device = run.experiment, processes.state().device
     name = str(dtype).removeprefix("torch.")
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()  # which torch keeps of what this process has freed
     models.refuse_damaged(weights := run.weights(distribution).absolute())
     loaded = dict(model=str(weights), dtype=name, device=device.type, language=asdict(run.language))
     loaded |= dict(max_length=experiment.max_length, at_once=experiment.sampling_batch_size)

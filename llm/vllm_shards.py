@@ -36,8 +36,9 @@ from llm.store.samples import SampleFiles
 if TYPE_CHECKING:
     from vllm import LLMEngine, SamplingParams
 
-# Of a GPU's memory; the rest is for the float32 check in the process that started this one.
-SHARE_OF_MEMORY = 0.8
+# Of a GPU's memory. The rest is for the process that started this one: models that it scores with, and the check of the
+# first sequences in float32.
+SHARE_OF_MEMORY = 0.6
 TOKENS_AT_ONCE = 8192  # of prompts, and of sequences a token each
 CACHE_ON_CPU = 2**31  # bytes of keys and values; sequences that find no room wait
 

@@ -130,6 +130,7 @@ WRONG = {
     "decay_fraction": [-0.2],
     "training_dtype": ["float16"],
     "sampling_dtype": ["int8"],
+    "sampler": ["theirs"],
     "tracker": ["notebook"],
     "students_of_truth": [1, "maybe", None],
     "batch_size": [0],

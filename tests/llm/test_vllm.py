@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import exact_log_probabilities, refusal, run_of, tiny_llama, within
+from conftest import enumerate_sequences, exact_log_probabilities, refusal, run_of, tiny_llama, within
 from scipy.stats import chisquare
 
 from llm import config, sample_sets
@@ -21,6 +21,7 @@ from llm.randomness import Stream, derive_seed
 from llm.run import Run
 from llm.sampling import sample
 from llm.store import files
+from scripts.vllm import check
 
 STAND_IN = Path(__file__).with_name("stand_in_vllm.py")
 LANGUAGE = Language(vocab_size=6, prompts=((0,), (3, 1)), eos_token_ids=(2, 5))
@@ -250,3 +251,33 @@ def test_a_process_of_a_launcher_starts_one_of_its_own(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert vllm_process._environment(torch.device("cuda", 1))["CUDA_VISIBLE_DEVICES"] == "1"
     assert os.environ["RANK"] == "1"
+
+
+# -------------------------------------------------------------------------------------------- scripts.vllm.check
+
+
+def test_the_check_enumerates_what_there_is(language):
+    every, model = check.every_sequence(language, 4), tiny_llama(1)
+    assert sorted(every) == sorted(enumerate_sequences(4))
+    np.testing.assert_allclose(
+        check.exact_log_probs(model, every, 1, TAU), exact_log_probabilities(model, every, TAU), atol=1e-12
+    )
+
+
+def test_the_check_compares_the_two_samplers(record, tmp_path, monkeypatch):
+    runs = {}
+    for name in check.SAMPLERS:
+        runs[name] = made(tmp_path / name, sampler=name, num_test=200, shard_size=100)
+        for number in (1, 2):
+            sample_sets.complete(runs[name], [runs[name].test_set(TRUTH)], Part(number, 2))
+    table = check.same(runs).set_index("quantity")
+    for name, run in runs.items():
+        samples = run.samples(run.test_set(TRUTH))
+        assert table.loc["log p", name] == pytest.approx(samples.log_prob.mean())
+        assert table.loc["drawn tokens", name] == pytest.approx(samples.num_scored.mean())
+    assert (table["low"] < 0).all() and (table["high"] > 0).all()
+    with pytest.raises(UsageError, match="lacks the time of a round"):
+        check.speed(runs)
+    monkeypatch.setattr(check, "NUM_ROUNDS", 2)
+    rates = check.speed(runs)
+    assert len(rates) == 2 and (rates["ratio"] > 0).all()
