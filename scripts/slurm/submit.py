@@ -46,7 +46,9 @@ class Stage(Checkpointable):
 
 def executor_of(cluster: str, logs: str) -> AutoExecutor:
     """Return what submits jobs, with what all have in common. UsageError where this machine cannot."""
-    if cluster != "local" and not (shutil.which("sbatch") and shutil.which("srun")):
+    if cluster not in ("slurm", "local"):
+        raise UsageError(f"CLUSTER is {cluster!r}: it must be slurm or local")
+    if cluster == "slurm" and not (shutil.which("sbatch") and shutil.which("srun")):
         raise UsageError("no sbatch and srun on this machine: go where they are, or run the jobs here by CLUSTER=local")
     if cluster == "local" and os.environ["NNODES"] != "1":
         raise UsageError("CLUSTER=local is one machine: leave out NNODES")
@@ -56,6 +58,8 @@ def executor_of(cluster: str, logs: str) -> AutoExecutor:
     executor.update_parameters(slurm_account=os.environ.get("ACCOUNT"), slurm_partition=os.environ.get("PARTITION"))
     executor.update_parameters(slurm_additional_parameters={"requeue": True, "kill-on-invalid-dep": "yes"})
     executor.update_parameters(slurm_srun_args=["--kill-on-bad-exit=1", "--cpus-per-task=8"])  # not inherited by srun
+    if cluster == "slurm":
+        executor._executor.update_parameters(wckey=None)  # else submitit's own, which some clusters refuse
     return executor
 
 

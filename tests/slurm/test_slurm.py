@@ -138,6 +138,7 @@ def test_what_sbatch_is_given(cluster, tmp_path):
     for number, wanted in enumerate(of_each, 1):
         lines = (tmp_path / f"{number}.sbatch").read_text().splitlines()
         assert {f"#SBATCH --{each}" for each in f"{common} {wanted}".split()} <= set(lines)
+        assert "wckey" not in "".join(lines)
         assert ("array" in wanted, "dependency" in wanted) == tuple(
             any(f"--{name}=" in line for line in lines) for name in ("array", "dependency")
         )
@@ -224,6 +225,7 @@ def test_two_nodes_sample_together(started, plain, tmp_path):
         ({}, "no sbatch and srun on this machine: go where they are, or run the jobs here by CLUSTER=local"),
         ({"WORKERS": "0"}, "WORKERS is '0': it must be a number from 1"),
         ({"TIME": "1:00:00"}, "TIME is '1:00:00': it must be a number from 1"),
+        ({"CLUSTER": "pbs"}, "CLUSTER is 'pbs': it must be slurm or local"),
         ({"CLUSTER": "local", "NNODES": "2"}, "CLUSTER=local is one machine: leave out NNODES"),
         ({"PROFILE": "none"}, "no profile 'none'"),
     ],
