@@ -8,10 +8,10 @@ import pandas as pd
 from llm.config import REPOSITORY
 from llm.distributions import DIRECT, TEACHER, student_name
 from llm.intervals import Estimate
-from llm.table import table_over_seeds
+from llm.table import markdown, table_over_seeds
 from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
 from scripts.analysis.claims import claims, language_claims
-from scripts.analysis.objectives import described
+from scripts.analysis.objectives import described, over_control
 from scripts.analysis.predictions import AS_PREDICTED, CONTRADICTED, found, question, tally
 from scripts.analysis.results import COMMITTED, Results
 from scripts.evidence import factors, larger, length
@@ -79,10 +79,36 @@ def test_the_scripts_readme_tells_how_the_rivals_of_the_race_fared():
     assert wrong["information"] == 0 and f"in none of {num['information']} and right in {right['information']}" in words
     assert f"right in {right['mode seeking']} of {num['mode seeking']}, exposure" in words
     assert right["exposure"] == 0 and f"in none of {num['exposure']}." in words
-    assert f"({race.provenance['seconds'] / 3600:.1f} hours of work" in words
+    both = RESULTS.experiment("sparsity").provenance["seconds"]  # of the directory that they share
+    assert f"({both / 3600:.1f} hours of work" in words
     verdicts = [[claim.verdict for claim in language_claims(each)] for each in (race, RESULTS)]
     assert verdicts[0] == verdicts[1] and "verdicts here that they have with 6,000 sequences" in words
-    assert ("not yet" in words) == (RESULTS.experiments == ["race"])
+    assert ("not yet" in words) == ("capacity" not in RESULTS.experiments)
+
+
+def test_the_scripts_readme_tells_what_sparsity_costs():
+    sparsity, asked = RESULTS.experiment("sparsity"), question("sparsity")
+    whole, *others = [each for each in described(sparsity) if each.after == "D" and each.tau is not None]
+    recall = {each.objective: over_control(sparsity, each)["recall"] for each in (whole, *others)}
+    rows = [[whole.objective, "", "", recall[whole.objective]]]
+    for each in others:
+        apart = [sparsity.difference(name, (each.model, 1.0), (whole.model, 1.0)) for name in ("precision", "recall")]
+        rows.append([each.objective, *apart, recall[each.objective]])
+    assert markdown(["objective", "precision", "recall", "recall over the control"], rows) in OF_SCRIPTS
+    assert recall["drawn ids, m = 1"].high < 0 and recall["drawn ids, m = 16"].value > 0.5 * recall["forward KL"].value
+    alone, with_tail = ([recall[f"top k{tail}, k = {k}"] for k in (8, 64)] for tail in ("", " and tail"))
+    assert all(each.high < 0 for each in (*alone, with_tail[0])) and with_tail[1].low < 0 < with_tail[1].high
+    cells = found(asked, RESULTS)
+    counts = {rival: tally(rival, cells) for rival in asked.rivals}
+    num = {rival: sum(each.values()) for rival, each in counts.items()}
+    wrong, right = ({rival: each[how] for rival, each in counts.items()} for how in (CONTRADICTED, AS_PREDICTED))
+    words = " ".join(OF_SCRIPTS.replace("*", "").split())
+    assert f"is contradicted in {wrong['one optimum']} of {num['one optimum']}, variance" in words
+    assert f"in {wrong['variance']} of {num['variance']} and right in {right['variance']}, bias" in words
+    assert f"right in {right['bias']} of {num['bias']}, and free tail" in words
+    assert f"contradicted in {wrong['free tail']} of {num['free tail']}: precision is gained" in words
+    gained = [each.sign for each in cells if "free tail" in each.cell.predicted and each.cell.quantity == "precision"]
+    assert gained == ["+", "+"]
 
 
 def test_the_scripts_readme_shows_other_lengths_and_says_what_the_rule_finds():
