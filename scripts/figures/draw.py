@@ -25,8 +25,12 @@ FIGURES = (
     "repetition",
     "embeddings",
     "objectives",
+    "sparsity",
 )
-OF_EXPERIMENT = {"objectives": "race"}  # figures of another run, whose results need not be there
+OF_EXPERIMENT = {
+    "objectives": "race",
+    "sparsity": "sparsity",
+}  # figures of another run, whose results need not be there
 
 
 def draw(results: Results, name: str):

@@ -32,9 +32,10 @@ def shown(text: str) -> str:
 def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
     """Draw precision against recall; the colour is the loss, the shape whose prefixes, and filled is tau below 1.
 
-    Without intervals: what they have in common, the test sequences, is most of them.
+    Where a loss has several parameters, these stand beside. Without intervals: what they have in common, the test
+    sequences, is most of them.
     """
-    handles = []
+    handles, named = [], {}
     for model, label in CURVES.items():
         members = sampled(results, model)
         places = [[results.mean(name, *each).value for name in ("recall", "precision")] for each in members]
@@ -46,6 +47,12 @@ def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
         face = OBJECTIVES[each.loss] if each.tau < 1 else "white"
         shape = dict(marker=SHAPES[each.prefixes], markersize=5, linestyle="none", zorder=2)
         axes.plot(*place, color=OBJECTIVES[each.loss], markerfacecolor=face, **shape)
+        named.setdefault(each.loss, []).append((each.parameters, place))
+    for points in named.values():
+        if len({parameters for parameters, _ in points}) > 1:
+            for k, (parameters, place) in enumerate(points):  # below and above in turn, since they may be close
+                offset = dict(xytext=(0, 5 if k % 2 else -11), textcoords="offset points", ha="center")
+                axes.annotate(parameters, place, fontsize=7, **offset)
     for loss in dict.fromkeys(each.loss for each in students):
         handles.append(Line2D([], [], color=OBJECTIVES[loss], linewidth=4, label=LOSSES[loss]))
     for prefixes in dict.fromkeys(each.prefixes for each in students):

@@ -84,7 +84,8 @@ def sections(found: list[Claim], results: Results, figures: Path) -> list[Sectio
         "Sample texts": [EXTREMES, *tables.texts(results)],
     }
     if "race" in results.experiments:
-        content["Objectives of distillation"] = [show("objectives"), *objectives.blocks(results)]
+        drawn = ["objectives", *({"sparsity"} & set(results.experiments))]
+        content["Objectives of distillation"] = [*map(show, drawn), *objectives.blocks(results)]
     if results.released is not None:
         content["Deviations from the released code"] = tables.released_blocks(results.released)
     content["Settings, versions and hashes"] = tables.settings(results.provenance)

@@ -260,18 +260,35 @@ def repetition(results: Results) -> str:
     "has over the direct student that is sampled to the same self-entropy, with intervals."
 )
 def objectives(results: Results) -> str:
-    race = results.experiment("race")
-    students = [each for each in described(race) if each.tau is not None]
-    found = [each for each in (over_control(race, student) for student in students) if isinstance(each, dict)]
+    return (
+        "Above: students of one D, by what they minimise; filled are those of a teacher at τ below 1. The lines are "
+        f"what sampling at a temperature does without distillation. {beside_the_control(results.experiment('race'))}"
+    )
+
+
+@shows(
+    "The same two panels, of students that are given the teacher's distributions whole, m drawn ids of each, or its k "
+    "largest ids, alone or with the sum of the others."
+)
+def sparsity(results: Results) -> str:
+    return (
+        "Above: what a student keeps of the teacher's distributions moves it along and off the curve of the direct "
+        f"student. {beside_the_control(results.experiment('sparsity'))}"
+    )
+
+
+def beside_the_control(results: Results) -> str:
+    """Return what the lower panel of either figure says, and how many students are above and below the control."""
+    students = [each for each in described(results) if each.tau is not None]
+    found = [each for each in (over_control(results, student) for student in students) if isinstance(each, dict)]
     told = [
         f"{sum(each[name].low > 0 for each in found)} above it in {name} and "
         f"{sum(each[name].high < 0 for each in found)} below"
         for name in ADVANTAGES
     ]
-    bases = "; ".join(dict.fromkeys(race.over(name) for name in ADVANTAGES))
+    bases = "; ".join(dict.fromkeys(results.over(name) for name in ADVANTAGES))
     return (
-        "Above: students of one D, by what they minimise; filled are those of a teacher at τ below 1. The lines are "
-        "what sampling at a temperature does without distillation. Below: each student less the direct one sampled to "
-        f"the same self-entropy, 95 % intervals {bases}. Of {len(found)} students that can be compared, by these "
+        "Below: each student less the direct one sampled "
+        f"to the same self-entropy, 95 % intervals {bases}. Of {len(found)} students that can be compared, by these "
         f"intervals: {'; '.join(told)}."
     )

@@ -28,7 +28,8 @@ def made(tmp_path_factory) -> dict[int, Results]:
     """Return made-up results of one seed and of three."""
     found = {num_seeds: made_up.write(tmp_path_factory.mktemp("made"), num_seeds) for num_seeds in (1, 3)}
     for num_seeds, results in found.items():
-        made_up.write_race(results.directory, num_seeds)
+        for name in set(OF_EXPERIMENT.values()):
+            made_up.write_experiment(results.directory, name, num_seeds)
     return found
 
 
@@ -273,7 +274,8 @@ def settings(tmp_path) -> dict[str, str]:
 
 def test_drawing_needs_no_torch_and_takes_no_settings(made, tmp_path, settings):
     """Nor what reads Parquet, but where entropies are compared. Of the run's own folder the figure is the same."""
-    of_table = [name for name in QUICK if name not in ("control", "objectives")]
+    others = ["control", *OF_EXPERIMENT]
+    of_table = [name for name in QUICK if name not in others]
     code = (
         "import sys\n"
         "class Missing:\n"
@@ -287,7 +289,7 @@ def test_drawing_needs_no_torch_and_takes_no_settings(made, tmp_path, settings):
         f"sys.argv = ['draw', '--profile', 'smoke', '--out', '{tmp_path}/run']\n"
         "precision_recall.main()\n"
         "Missing.names.remove('pyarrow')\n"
-        f"sys.argv = ['draw', 'control', 'objectives', '--results', '{made[1].directory}', '--figures', '{tmp_path}']\n"
+        f"sys.argv = ['draw', *{others!r}, '--results', '{made[1].directory}', '--figures', '{tmp_path}']\n"
         "draw.main()\n"
     )
     (tmp_path / "run" / "results").mkdir(parents=True)

@@ -41,7 +41,8 @@ def made(tmp_path_factory) -> Path:
     """Return the directory of a report of made-up results against the paper, with a race, beside those results."""
     root = tmp_path_factory.mktemp("made")
     made_up.write(root / "results", 1, effect=-1.0)
-    made_up.write_race(root / "results", 1)
+    for name in ("race", "sparsity"):
+        made_up.write_experiment(root / "results", name, 1)
     for name in FIGURES:
         shutil.copy(PLANE, root / f"{name}.png")
     write(Results(root / "results"), root, root)

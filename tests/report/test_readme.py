@@ -86,6 +86,20 @@ def test_the_scripts_readme_tells_how_the_rivals_of_the_race_fared():
     assert ("not yet" in words) == ("capacity" not in RESULTS.experiments)
 
 
+def test_the_readmes_tell_which_models_of_the_race_a_longer_training_changes():
+    frame = pd.read_csv(COMMITTED / "race" / "length.csv")
+    at = frame.set_index(["epochs", "model"])
+    forward = "student_kl_teacher_student_on_ground_truth_tau1.00"
+    finished = {TEACHER: True, DIRECT: False, student_name(0.8): True, forward: True}
+    assert at.loc[6, "finished"].to_dict() == finished
+    nats, recall = ((at[name][9, DIRECT] - at[name][6, DIRECT]) for name in ("nats", "recall"))
+    words = " ".join(OF_SCRIPTS.split())
+    assert f"nine give {-nats:.2f} fewer validation nats and {recall:.2f} more recall (`race/length.csv`" in words
+    assert f"Training the direct student 1.5 times as long gives it {recall:.2f} of that recall." in " ".join(
+        README.split()
+    )
+
+
 def test_the_scripts_readme_tells_what_sparsity_costs():
     sparsity, asked = RESULTS.experiment("sparsity"), question("sparsity")
     whole, *others = [each for each in described(sparsity) if each.after == "D" and each.tau is not None]

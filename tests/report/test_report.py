@@ -28,7 +28,7 @@ from scripts.report.pages import Figure, Section, Summary, Table, render
 
 SHOWN = (
     *("plane", "overview", "mog_panels", "precision_recall", "embeddings", "decomposition", "positions", "lengths"),
-    *("repetition", "control", "teacher_entropy", "mog_tradeoff", "mog_control", "objectives"),
+    *("repetition", "control", "teacher_entropy", "mog_tradeoff", "mog_control", "objectives", "sparsity"),
 )
 
 
@@ -96,17 +96,20 @@ def test_families_that_share_no_self_entropy_have_a_row_of_words(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def races(tmp_path_factory) -> dict[int, Path]:
-    """Return the folders of made-up races of one seed and of two."""
-    roots = {num_seeds: tmp_path_factory.mktemp("race") for num_seeds in (1, 2)}
-    return {num_seeds: made_up.write_race(root, num_seeds).directory / "race" for num_seeds, root in roots.items()}
+def experiments(tmp_path_factory) -> dict[int, Path]:
+    """Return the folders of made-up experiments of one seed and of two."""
+    roots = {num_seeds: tmp_path_factory.mktemp("experiments") for num_seeds in (1, 2)}
+    for num_seeds, root in roots.items():
+        for name in ("race", "sparsity"):
+            made_up.write_experiment(root, name, num_seeds)
+    return roots
 
 
 @pytest.fixture
-def made(races, tmp_path) -> Path:
+def made(experiments, tmp_path) -> Path:
     """Return a directory with results and all of the figures."""
     made_up.write(tmp_path / "results")
-    shutil.copytree(races[2], tmp_path / "results" / "race")
+    shutil.copytree(experiments[2], tmp_path / "results", dirs_exist_ok=True)
     for k, name in enumerate(SHOWN):
         Image.new("L", (40 + k, 30), "white").save(tmp_path / f"{name}.png")
     return tmp_path
@@ -164,9 +167,9 @@ def test_the_same_results_give_the_same_bytes(made):
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
-def test_any_number_of_seeds_has_a_report(races, made, num_seeds):
+def test_any_number_of_seeds_has_a_report(experiments, made, num_seeds):
     made_up.write(made / "results", num_seeds, effect=-1.0)
-    shutil.copytree(races[num_seeds], made / "results" / "race", dirs_exist_ok=True)
+    shutil.copytree(experiments[num_seeds], made / "results", dirs_exist_ok=True)
     (made / "results" / "released.csv").unlink()
     text = Page((written(made) / "report.html").read_text()).text
     assert ("Over seeds" in text) == (num_seeds > 1)
@@ -212,6 +215,7 @@ def test_what_a_model_writes_is_text_and_not_markup():
 
 
 def test_the_page_of_objectives_has_every_student_every_prediction_and_every_trainer(made):
+    shutil.rmtree(made / "results" / "sparsity")
     results = Results(made / "results")
     of_students, claims_there, told, *cells, took, _, of_trainers = objectives.blocks(results)[1:]
     race = results.experiment("race")
@@ -229,6 +233,16 @@ def test_the_page_of_objectives_has_every_student_every_prediction_and_every_tra
         assert sum(map(int, row[2:])) == said > 0
     assert len(claims_there.rows) == 5 and took.startswith("Sampling, training and scoring of race: 1 h 12 min")
     assert len(of_trainers.rows) == 10 and all(all(row) for row in of_trainers.rows)
+
+
+def test_the_page_of_objectives_has_the_experiments_that_are_there(made):
+    captions = [each.caption for each in objectives.blocks(Results(made / "results")) if isinstance(each, Table)]
+    assert [each for each in captions if each.startswith("Cells of")] == [
+        f"Cells of {name}, nats per token" for name in ("race", "sparsity")
+    ]
+    assert "sparsity.png" in (written(made) / "report.md").read_text()
+    shutil.rmtree(made / "results" / "sparsity")
+    assert "sparsity" not in (written(made) / "report.md").read_text()
 
 
 def test_without_a_race_there_is_no_page_of_objectives(made):
