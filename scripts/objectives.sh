@@ -18,8 +18,8 @@ shift
 export PROFILE=${PROFILE:-$experiment} JOBS=${JOBS:-2}
 [[ " $* " == *" --dry-run "* ]] && dry_run=yes
 root=${OUT:-$repository/runs/objectives} results=${RESULTS:-$repository/figs/results}
-read -ra less <<<"${LESS_DATA:---num_train 6000 --teacher_epochs 6 --student_epochs 6}"
-read -ra more <<<"${MORE_DATA:---num_train 24000 --teacher_epochs 4 --student_epochs 4}"
+read -ra less <<<"${LESS_DATA:---num_train 6000}"
+read -ra more <<<"${MORE_DATA:---num_train 24000}"
 
 # `run OUT NAME ARGUMENTS...` does the four stages in a directory, and gathers the results under a name.
 run() {
