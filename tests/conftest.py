@@ -17,12 +17,13 @@ import pytest
 
 from llm import config, processes
 from llm.config import REPOSITORY
-from llm.distributions import Language
+from llm.distributions import Language, Samples
 from llm.experiment import Experiment
 from llm.pipeline import SCRIPTS, Work
 from llm.run import Run
 from llm.store import files
 from llm.store.paths import CACHE, Paths
+from llm.store.samples import SampleFiles
 
 PROMPT, EOS = 0, 2
 TELLS_OF_RUNS = ("timings.jsonl", "provenance.json")
@@ -130,6 +131,15 @@ def smoke() -> Experiment:
 def language() -> Language:
     """Three ids: the prompt, a letter and the end of the sequence."""
     return Language(vocab_size=3, prompts=((PROMPT,),), eos_token_ids=(EOS,))
+
+
+def kept(directory: Path, samples: Samples, shard_size: int, vocab_size: int, weights: str) -> SampleFiles:
+    """Return a complete set in a directory."""
+    stored = SampleFiles(directory, len(samples), shard_size, {"weights": weights})
+    for shard, indices in enumerate(stored.ranges):
+        stored.write(shard, samples.take(np.array(indices)), vocab_size)
+    stored.complete({})
+    return stored
 
 
 def tiny_llama(seed: int, initializer_range: float = 0.6, vocab_size: int = 3, num_layers: int = 2):

@@ -6,6 +6,7 @@ it can be deleted whenever no process reads it. `datasets.Dataset.from_file` rea
 and its ids lie in many batches.
 """
 
+import errno
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from llm.store.files import atomic, read_record, sha256, write_record
 from llm.store.locks import one_at_a_time
 from llm.store.samples import PER_SEQUENCE, SampleFiles, smallest_unsigned
 
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 MEMORY_PER_SEQUENCE = 100  # bytes at most: what is gathered while the file is made; a training's lengths and order
 
 
@@ -24,13 +26,19 @@ def mapped(stored: SampleFiles, path: Path) -> Samples:
     """Return a complete set, its shards verified, as views of an Arrow file, which cannot be written to.
 
     The file is made where there is none, where it is of another state of the set, or not as it was written; by one
-    process, for which the others wait. UsageError where the set is not complete.
+    process, for which the others wait. Where nothing may be written, as in a finished run that is shared to be read,
+    the set is read into memory. UsageError where the set is not complete.
     """
     stored.need_whole(stored.num_sequences)
-    if not _is_made(stored, path):
-        with one_at_a_time(path.with_name(".lock"), path.stem):
-            if not _is_made(stored, path):
-                _make(stored, path)
+    try:
+        if not _is_made(stored, path):
+            with one_at_a_time(path.with_name(".lock"), path.stem):
+                if not _is_made(stored, path):
+                    _make(stored, path)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        return stored.read(stored.num_sequences)
     with pa.memory_map(str(path)) as file:
         batch = pa.ipc.open_stream(file).read_next_batch()
     ids = batch["ids"]

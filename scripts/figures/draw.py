@@ -27,10 +27,8 @@ FIGURES = (
     "objectives",
     "sparsity",
 )
-OF_EXPERIMENT = {
-    "objectives": "race",
-    "sparsity": "sparsity",
-}  # figures of another run, whose results need not be there
+# Figures of another run, whose results need not be there.
+OF_EXPERIMENT = {"objectives": "race", "sparsity": "sparsity"}
 
 
 def draw(results: Results, name: str):

@@ -272,8 +272,9 @@ def objectives(results: Results) -> str:
 )
 def sparsity(results: Results) -> str:
     return (
-        "Above: what a student keeps of the teacher's distributions moves it along and off the curve of the direct "
-        f"student. {beside_the_control(results.experiment('sparsity'))}"
+        "Above: students that are given the teacher's distributions at D's prefixes, whole or a part of them. The lines "
+        "are what sampling at a temperature does without distillation. "
+        f"{beside_the_control(results.experiment('sparsity'))}"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import kept
 from conftest import run as command
 
 from llm.distributions import Samples
@@ -28,11 +29,7 @@ def sequences(seed: int, num: int = NUM) -> list[list[int]]:
 
 def store(directory: Path, seed: int = 0, num: int = NUM, shard_size: int = 3) -> SampleFiles:
     made = Samples.of(sequences(seed, num), 1, -1.5 - np.arange(num))
-    stored = SampleFiles(directory / "samples", num, shard_size, {"weights": "these"})
-    for shard, indices in enumerate(stored.ranges):
-        stored.write(shard, made.take(np.array(indices)), VOCAB)
-    stored.complete({})
-    return stored
+    return kept(directory / "samples", made, shard_size, VOCAB, "these")
 
 
 @pytest.fixture
@@ -165,6 +162,17 @@ def test_a_full_disk_is_told_and_leaves_nothing(stored, path, monkeypatch):
     assert told.value.errno == errno.ENOSPC and told.value.filename == str(path)
     assert {each.name for each in path.parent.iterdir()} == {".lock-train"}
     assert as_lists(mapped(stored, path)) == sequences(0)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_where_nothing_may_be_written_the_set_is_read_into_memory(stored, path, monkeypatch, code):
+    with monkeypatch.context() as patch:
+        refuse = OSError(code, "not to be written", str(path.parent))
+        patch.setattr(module, "one_at_a_time", lambda *_: (_ for _ in ()).throw(refuse))
+        assert as_lists(mapped(stored, path)) == sequences(0)
+    assert not path.exists()
+    mapped(stored, path)
+    assert path.exists()
 
 
 def test_a_damaged_shard_is_not_covered_by_a_file_that_is_whole(stored, path):

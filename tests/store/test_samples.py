@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import kept
 
 from llm.distributions import Samples
 from llm.processes import UsageError
@@ -14,11 +15,7 @@ SAMPLES = Samples.of(SEQUENCES, 1, LOG_PROB)
 
 
 def store(directory, shard_size=2, vocab_size=300, bound="these weights") -> SampleFiles:
-    stored = SampleFiles(directory, len(SAMPLES), shard_size, {"weights": bound})
-    for shard, indices in enumerate(stored.ranges):
-        stored.write(shard, SAMPLES.take(np.array(indices)), vocab_size)
-    stored.complete({})
-    return stored
+    return kept(directory, SAMPLES, shard_size, vocab_size, bound)
 
 
 @pytest.fixture
