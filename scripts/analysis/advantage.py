@@ -47,7 +47,7 @@ def by_seed(
     for seed in results.sequences.seeds(*ours[0]):
         try:
             families = ([Distribution(model, seed, tau) for model, tau in side] for side in (ours, control))
-            found[seed] = of_seed(results.sequences, quantity, *families)
+            found[seed] = of_seed(results.controlled, quantity, *families)
         except KeyError as error:
             missing, _ = error.args[0]
             raise UsageError(f"{results.directory} has no scores of {missing}: {results.made_by}") from None

@@ -2,9 +2,10 @@
 
     python -m scripts.analysis.gather --profile cpu
 
-Copies what the run's results folder holds (the four scripts make it, python -m scripts.released adds released.csv and
-python -m scripts.evidence.length length.csv), and adds p*'s embeddings of the samples of one seed, for the map:
-embeddings.csv keeps their first principal components. Drawing and reporting then need neither the run nor torch.
+Copies what the run's results folder holds (the four scripts make it, python -m scripts.released adds released.csv,
+python -m scripts.evidence.length length.csv, python -m scripts.evidence.control the two of the control), and adds p*'s
+embeddings of the samples of one seed, for the map: embeddings.csv keeps their first principal components. Drawing and
+reporting then need neither the run nor torch.
 """
 
 from pathlib import Path
@@ -22,7 +23,7 @@ from scripts.analysis.results import COMMITTED, Results
 
 NUM_COMPONENTS = 16
 NUMBERS = ("table.csv", "sequences.parquet", "provenance.json")
-OPTIONAL = ("released.csv", "length.csv", "larger.csv")
+OPTIONAL = ("released.csv", "length.csv", "larger.csv", "control.csv", "control.parquet")
 
 
 def projected(sets: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 The folder holds table.csv (every number), sequences.parquet (every sequence's scores, from which differences are
 estimated), texts.json, provenance.json and, where a run was gathered (scripts/analysis/gather.py), embeddings.csv;
-released.csv where the released code was compared. Needs no torch.
+released.csv where the released code was compared; control.parquet where the direct student was trained for longer.
+Needs no torch.
 """
 
 import json
@@ -21,12 +22,13 @@ from llm.distributions import DIRECT, TEACHER, student_name
 from llm.intervals import Estimate, mean_estimate
 from llm.metrics import QUANTITIES
 from llm.processes import UsageError
-from llm.sequences import Sequences, read_sequences
+from llm.sequences import FROM_TRUTH, Sequences, read_sequences
 from llm.table import COLUMNS, PER_SEQUENCE, read_table
 
 COMMITTED = REPOSITORY / "figs" / "results"
 MIXTURE = REPOSITORY / "MoG" / "results.json"
 EXPERIMENTS = ("race", "sparsity", "capacity")  # on objectives, each in a folder of its name
+ROUNDING = 1e-2  # nats: log p of a sequence, as two machines compute it in float32
 GATHER = "run python -m scripts.analysis.gather, or git checkout figs/results for the committed one"
 
 
@@ -104,6 +106,38 @@ class Results:
     def sequences(self) -> Sequences:
         """Return the scores of every sequence."""
         return self.read("sequences.parquet", read_sequences)
+
+    @cached_property
+    def controlled(self) -> Sequences:
+        """Return the scores of every sequence, where the direct student is one that was trained until it was finished.
+
+        It is the run's own where that was not done (scripts/evidence/control.py). UsageError where the two are not of
+        the same test sequences.
+        """
+        if not (self.directory / "control.parquet").is_file():
+            return self.sequences
+        frame = self.sequences.frame
+        own, longer = frame[frame["model"] == DIRECT], self.read("control.parquet", read_sequences).frame
+        ours, theirs = (each[each["drawn_from"] == FROM_TRUTH] for each in (own, longer))
+        members = ["model", "seed", "temperature"]
+        same = np.array_equal(ours[members].to_numpy(), theirs[members].to_numpy())
+        if not same or np.abs(ours["log_truth"].to_numpy() - theirs["log_truth"].to_numpy()).max() > ROUNDING:
+            where = self.directory / "control.parquet"
+            raise UsageError(f"{where} is of other seeds, temperatures or test sequences: {self.made_by}")
+        return Sequences(pd.concat([frame[frame["model"] != DIRECT], longer]))
+
+    @property
+    def own_epochs(self) -> int:
+        """Return for how many epochs the run's students were trained."""
+        return self.provenance["experiment"]["student_epochs"]
+
+    @cached_property
+    def control_epochs(self) -> list[int]:
+        """Return for how many epochs the direct student of `controlled` was trained, ascending, where seeds differ."""
+        if not (self.directory / "control.csv").is_file():
+            return [self.own_epochs]
+        found = self.read("control.csv", pd.read_csv)
+        return sorted({int(epochs) for epochs in found.loc[found["taken"], "epochs"]})
 
     @cached_property
     def texts(self) -> list[dict]:

@@ -15,6 +15,7 @@ Validation nats are per token, of p*'s validation set, at the selected epoch. Wr
 parts train, and a call without --part makes the table too. scripts/evidence.sh calls it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
@@ -81,7 +82,7 @@ def with_epochs(run: Run, epochs: int, model: Distribution) -> Run:
     """Return the run in which a model is trained for so many epochs; the run itself where these are its own."""
     if epochs == run.experiment.student_epochs:
         return run
-    experiment = run.experiment.with_values(teacher_epochs=epochs, student_epochs=epochs, num_seeds=1)
+    experiment = run.experiment.with_values(teacher_epochs=epochs, student_epochs=epochs)
     return OtherLength(experiment, Paths(run.paths.root / "length" / f"epochs-{epochs}"), first=run, model=model)
 
 
@@ -94,7 +95,8 @@ def trained(run: Run, only: list[str] | None = None) -> list[Work]:
 
 
 def complete(first: Run, run: Run, work: Work) -> None:
-    """Train a model for another length, select its epoch, and evaluate it where it is one of `evaluated`."""
+    """Train a model for another length, and select its epoch."""
+    processes.main_only(run.keep_settings)
     work = replace(work, epochs=run.experiment.epochs(work.by.role))
     if run.is_trained(work):
         say(f"complete: {work.by} is trained for {work.epochs} epochs")
@@ -103,29 +105,50 @@ def complete(first: Run, run: Run, work: Work) -> None:
         model = models.initial(run, work.by)
         train(run, work, model, first.samples(work.data))
     eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
-    if work.by in evaluated(first):
-        held = scores.Models(run)
-        sample_sets.complete(run, [run.test_set(work.by)], Part())
-        scores.complete(held, run.test_set(work.by), [work.by, TRUTH])
-        scores.complete(held, run.test_set(TRUTH), [work.by, TRUTH])
+
+
+def evaluate(run: Run, distributions: Sequence[Distribution]) -> None:
+    """Sample a model at some temperatures, and score what `sequences` needs."""
+    held = scores.Models(run)
+    sample_sets.complete(run, [run.test_set(each) for each in distributions], Part())
+    for each in distributions:
+        scores.complete(held, run.test_set(each), [each, TRUTH])
+    scores.complete(held, run.test_set(TRUTH), [*distributions, TRUTH])
+
+
+def sequences(run: Run, distributions: Sequence[Distribution]) -> pd.DataFrame:
+    """Return the rows of some distributions as they are in sequences.parquet."""
+    truth = Evaluated(run, TRUTH)
+    return pd.concat(rows for each in distributions for rows in Evaluated(run, each, truth).sequences())
+
+
+def nats(run: Run, model: Distribution) -> list[float]:
+    """Return the validation nats per token after each epoch; UsageError where the model is not trained yet."""
+    selection = run.selection(model)
+    if selection is None:
+        epochs = run.experiment.epochs(model.role)
+        raise UsageError(f"{model} is not trained for {epochs} epochs yet: run this with every --part first")
+    return [log(each["perplexity"]) for each in selection["epochs"]]
+
+
+def is_finished(own: float, longer: float) -> bool:
+    """Return what the rule says of a training, or of several. own, longer: validation nats, those of a longer one."""
+    return longer - own > -FINISHED
 
 
 def row(run: Run, model: Distribution, epochs: int, is_evaluated: bool) -> dict:
     """Return a model's row at one length: its validation nats, and precision, recall and entropy where measured.
 
-    UsageError where it has not been trained for that length yet.
+    UsageError as `nats`.
     """
-    selection = run.selection(model)
-    if selection is None:
-        raise UsageError(f"{model} is not trained for {epochs} epochs yet: run this with every --part first")
-    nats = [log(each["perplexity"]) for each in selection["epochs"]]
-    found = {"model": model.model, "epochs": epochs, "selected": selection["best_epoch"], "nats": min(nats)}
-    found |= {"last_nats": nats[-1], "not_overfitted": nats[-1] - min(nats) <= OVERFITTED}
+    by_epoch = nats(run, model)
+    best, last = min(by_epoch), by_epoch[-1]
+    found = {"model": model.model, "epochs": epochs, "selected": run.selected_epoch(model), "nats": best}
+    found |= {"last_nats": last, "not_overfitted": last - best <= OVERFITTED}
     if is_evaluated:
-        each = Evaluated(run, model, Evaluated(run, TRUTH))
-        sequences = Sequences(pd.concat(each.sequences()))
+        measured = Sequences(sequences(run, [model]))
         for quantity in QUANTITIES:
-            estimate = sequences.estimate(quantity, model).estimate
+            estimate = measured.estimate(quantity, model).estimate
             found |= {quantity: estimate.value, f"{quantity}_low": estimate.low, f"{quantity}_high": estimate.high}
     return found
 
@@ -137,9 +160,9 @@ def table(run: Run, works: list[Work]) -> pd.DataFrame:
         for epochs in sorted({*lengths(run, work), work.epochs}):
             rows.append(row(with_epochs(run, epochs, work.by), work.by, epochs, work.by in evaluated(run)))
     frame = pd.DataFrame(rows)
-    change = frame.groupby("model", sort=False)["nats"].shift(-1) - frame["nats"]
-    frame["longer_changes_nats_by"] = change
-    frame["finished"] = (change > -FINISHED).astype("boolean").mask(change.isna())
+    longer = frame.groupby("model", sort=False)["nats"].shift(-1)
+    frame["longer_changes_nats_by"] = longer - frame["nats"]
+    frame["finished"] = is_finished(frame["nats"], longer).astype("boolean").mask(longer.isna())
     return frame
 
 
@@ -167,8 +190,9 @@ def main() -> None:
     with run.writing():
         for epochs, work in run.part.of(todo):
             other = with_epochs(run, epochs, work.by)
-            processes.main_only(other.keep_settings)
             complete(run, other, work)
+            if work.by in evaluated(run):
+                evaluate(other, [work.by])
         if run.part.num == 1:
             frame = table(run, works)
             files.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
