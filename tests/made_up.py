@@ -13,10 +13,12 @@ import pandas as pd
 
 from llm import config, pipeline
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
+from llm.experiment import Experiment
 from llm.intervals import Estimate, mean_estimate
 from llm.metrics import QUANTITIES, mean_ratio, over, over_seeds
 from llm.sequences import FROM_MODEL, FROM_TRUTH, Sequences, as_bytes, read_sequences
 from llm.table import COLUMNS, PER_SEQUENCE, PER_TOKEN
+from scripts.analysis.predictions import question
 from scripts.analysis.results import Results
 
 TAUS = (0.8, 0.875, 0.95, 1.0)
@@ -274,12 +276,19 @@ def write_others(directory: Path, rng: np.random.Generator, effect: float) -> No
 
 
 def write_experiment(directory: Path, name: str, num_seeds: int = 2) -> Results:
-    """Write the results of race or sparsity below a folder, with all of its models, and return the folder's results.
+    """Write the results of race, sparsity or capacity below a folder, and return the folder's results.
 
     A student is as sharp as the direct one sampled at its tau, and 0.1 nats per token below it in both.
     """
-    rng, folder = np.random.default_rng(0), directory / name
-    experiment = config.load(name, num_seeds=num_seeds, num_test=NUM)
+    for run in dict.fromkeys(cell.run for cell in question(name).cells):
+        num_train = {"num_train": 6000} if run.endswith("less") else {}
+        write_run(directory / name / run, config.load(name, num_seeds=num_seeds, num_test=NUM, **num_train))
+    return Results(directory)
+
+
+def write_run(folder: Path, experiment: Experiment) -> None:
+    """Write the results of a run with all of its models."""
+    rng, num_seeds = np.random.default_rng(0), experiment.num_seeds
     test, parts = shared_sequences(rng), []
     for each in pipeline.evaluated(experiment):
         student = experiment.student_of(each.model)
@@ -295,4 +304,3 @@ def write_experiment(directory: Path, name: str, num_seeds: int = 2) -> Results:
     entropies = training_set_entropies(rng, num_seeds, 1.0, sorted(experiment.temperatures))
     table(folder, [*likelihoods(sequences), *entropies, *other_rows(rng, sequences)])
     (folder / "provenance.json").write_text(json.dumps({"experiment": experiment.to_dict(), "seconds": 4321.0}))
-    return Results(directory)

@@ -19,7 +19,7 @@ from scripts.analysis.claims import LEVEL
 from scripts.analysis.results import Results
 
 WRITTEN = Path(__file__).with_name("predictions.yaml")
-CONTROL, EQUAL_ENTROPY = "control", "equal_entropy"
+CONTROL, EQUAL_ENTROPY, AS_THEY_ARE = "control", "equal_entropy", "temperature_1"
 AS_PREDICTED, OPEN, CONTRADICTED = "as predicted", "not separated", "contradicted"
 PREDICTED = {"+": "higher", "-": "lower", "0": "no difference"}
 MEASURED = PREDICTED | {"0": OPEN}

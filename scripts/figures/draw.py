@@ -26,16 +26,15 @@ FIGURES = (
     "embeddings",
     "objectives",
     "sparsity",
+    "capacity",
 )
-# Figures of another run, whose results need not be there.
-OF_EXPERIMENT = {"objectives": "race", "sparsity": "sparsity"}
+# Figures of other runs, whose results need not be there.
+OF_EXPERIMENT = {"objectives": "race", "sparsity": "sparsity", "capacity": "capacity"}
 
 
 def draw(results: Results, name: str):
     """Return the figure of a name. UsageError where the results lack what it shows."""
-    experiment = OF_EXPERIMENT.get(name)
-    shown = results.experiment(experiment) if experiment else results
-    return import_module(f"scripts.figures.{name}").draw(shown)
+    return import_module(f"scripts.figures.{name}").draw(results)
 
 
 def drawable(results: Results) -> list[str]:

@@ -6,6 +6,7 @@ advantage of each student (scripts/analysis/objectives.py) with its 95 % interva
 
 import re
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,7 +20,6 @@ from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, QUANTITY_COLOURS, plt
 
 SHAPES = {"ground_truth": "o", "teacher": "s", "student": "^"}
-CURVES = {DIRECT: "direct, sampled", TEACHER: "teacher, sampled"}
 LEGEND = dict(fontsize=8, handlelength=1.2, borderaxespad=0.3)
 
 
@@ -29,6 +29,12 @@ def shown(text: str) -> str:
     return text.replace("τ", r"$\tau$").replace("β", r"$\beta$")
 
 
+def over_seeds(results: Results, quantity: str, model: str, temperature: float) -> float:
+    """Return a quantity's mean over seeds, of the direct student the one that is the control."""
+    found = results.controlled.by_seed(quantity, model, temperature)
+    return float(np.mean([each.value for each in found.values()]))
+
+
 def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
     """Draw precision against recall; the colour is the loss, the shape whose prefixes, and filled is tau below 1.
 
@@ -36,9 +42,10 @@ def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
     sequences, is most of them.
     """
     handles, named = [], {}
-    for model, label in CURVES.items():
+    epochs = " or ".join(map(str, results.control_epochs))
+    for model, label in ((DIRECT, f"direct, {epochs} epochs,\nsampled"), (TEACHER, "teacher, sampled")):
         members = sampled(results, model)
-        places = [[results.mean(name, *each).value for name in ("recall", "precision")] for each in members]
+        places = [[over_seeds(results, name, *each) for name in ("recall", "precision")] for each in members]
         style = dict(color=COLOURS[model], linewidth=1.2, marker=".", markersize=4, zorder=1)
         axes.plot(*zip(*places, strict=True), **style)
         handles.append(Line2D([], [], label=label, **style))
@@ -87,8 +94,8 @@ def draw_advantages(axes: Axes, results: Results, students: list[Described]) -> 
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, **LEGEND)
 
 
-def draw(results: Results) -> Figure:
-    """Return both panels, in nats per token."""
+def panels(results: Results) -> Figure:
+    """Return both panels of an experiment, in nats per token."""
     students = [each for each in described(results) if each.tau is not None]
     above, below = 3.0, 0.9 + 0.2 * len(students)  # inches
     figure = plt.figure(figsize=(COLUMN_INCHES, above + below))
@@ -96,3 +103,8 @@ def draw(results: Results) -> Figure:
     draw_plane(upper.subplots(), results, students)
     draw_advantages(lower.subplots(), results, students)
     return figure
+
+
+def draw(results: Results) -> Figure:
+    """Return the figure of the race."""
+    return panels(results.experiment("race"))

@@ -1,3 +1,11 @@
-"""Students that are given only a part of the teacher's distributions, drawn as the objectives are (objectives.py)."""
+"""Students that are given only a part of the teacher's distributions, drawn as the objectives are."""
 
-from scripts.figures.objectives import draw as draw
+from matplotlib.figure import Figure
+
+from scripts.analysis.results import Results
+from scripts.figures.objectives import panels
+
+
+def draw(results: Results) -> Figure:
+    """Return the figure of sparsity."""
+    return panels(results.experiment("sparsity"))

@@ -84,7 +84,7 @@ def sections(found: list[Claim], results: Results, figures: Path) -> list[Sectio
         "Sample texts": [EXTREMES, *tables.texts(results)],
     }
     if "race" in results.experiments:
-        drawn = ["objectives", *({"sparsity"} & set(results.experiments))]
+        drawn = ["objectives", *(name for name in ("sparsity", "capacity") if name in results.experiments)]
         content["Objectives of distillation"] = [*map(show, drawn), *objectives.blocks(results)]
     if results.released is not None:
         content["Deviations from the released code"] = tables.released_blocks(results.released)

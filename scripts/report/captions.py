@@ -13,7 +13,6 @@ from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import Estimate
 from scripts.analysis.advantage import Apart, advantages, distilled
 from scripts.analysis.advantage import sampled as at_temperatures
-from scripts.analysis.objectives import described, over_control
 from scripts.analysis.results import Results
 from scripts.report.pages import Figure
 
@@ -251,45 +250,4 @@ def repetition(results: Results) -> str:
     return (
         "Rep-n is the mean share of a sequence's n-grams that repeat an earlier one (Welleck et al. 2020), distinct-n "
         f"the share of distinct n-grams in all the samples (Li et al. 2016). Rep-4 is {', '.join(parts)}."
-    )
-
-
-@shows(
-    "Two panels. Above, precision against recall: students by their loss, whose sequences they learned after and τ, "
-    "and the curves of the direct student and the teacher, sampled at temperatures. Below, a row a student, what it "
-    "has over the direct student that is sampled to the same self-entropy, with intervals."
-)
-def objectives(results: Results) -> str:
-    return (
-        "Above: students of one D, by what they minimise; filled are those of a teacher at τ below 1. The lines are "
-        f"what sampling at a temperature does without distillation. {beside_the_control(results.experiment('race'))}"
-    )
-
-
-@shows(
-    "The same two panels, of students that are given the teacher's distributions whole, m drawn ids of each, or its k "
-    "largest ids, alone or with the sum of the others."
-)
-def sparsity(results: Results) -> str:
-    return (
-        "Above: students that are given the teacher's distributions at D's prefixes, whole or a part of them. The lines "
-        "are what sampling at a temperature does without distillation. "
-        f"{beside_the_control(results.experiment('sparsity'))}"
-    )
-
-
-def beside_the_control(results: Results) -> str:
-    """Return what the lower panel of either figure says, and how many students are above and below the control."""
-    students = [each for each in described(results) if each.tau is not None]
-    found = [each for each in (over_control(results, student) for student in students) if isinstance(each, dict)]
-    told = [
-        f"{sum(each[name].low > 0 for each in found)} above it in {name} and "
-        f"{sum(each[name].high < 0 for each in found)} below"
-        for name in ADVANTAGES
-    ]
-    bases = "; ".join(dict.fromkeys(results.over(name) for name in ADVANTAGES))
-    return (
-        "Below: each student less the direct one sampled "
-        f"to the same self-entropy, 95 % intervals {bases}. Of {len(found)} students that can be compared, by these "
-        f"intervals: {'; '.join(told)}."
     )

@@ -1,4 +1,7 @@
-"""The report's page for whoever distils: what each objective did, what the experiments decide, who calls it what."""
+"""The report's page for whoever distils: what each objective did, what the experiments decide, who calls it what.
+
+And what the figures of that page show, as captions.py has it of all others.
+"""
 
 from pathlib import Path
 
@@ -8,16 +11,13 @@ from llm.advantage import QUANTITIES
 from llm.intervals import POWER
 from scripts.analysis.claims import LEVEL, language_claims
 from scripts.analysis.objectives import described, over_control
-from scripts.analysis.predictions import MEASURED, PREDICTED, Found, found, question, tally
+from scripts.analysis.predictions import AS_THEY_ARE, EQUAL_ENTROPY, MEASURED, PREDICTED, Found, found, question, tally
 from scripts.analysis.results import Results
+from scripts.report.captions import shows
 from scripts.report.pages import Cell, Table
 from scripts.report.tables import duration, interval_of, means
 
 TRAINERS = Path(__file__).with_name("trainers.yaml")
-CONTROL = (
-    "Each student beside the direct student that is sampled to the same self-entropy: above 0 it is more than sharper. "
-    "All were trained on as many sequences, the direct one too."
-)
 CELLS = (
     "A cell is a difference, and the explanations predict its sign. The p values of all cells of an experiment are "
     f"adjusted for their number (Holm 1979); below {LEVEL:.2f} a cell has its sign, else it is not separated. A "
@@ -36,13 +36,23 @@ TEMPERATURES = (
 def blocks(results: Results) -> list[str | Table]:
     """Return what is below the figure of the race: its students, the experiments that are there, claims, trainers."""
     race = results.experiment("race")
-    parts: list[str | Table] = [CONTROL, students(race), _claims(race)]
+    parts: list[str | Table] = [control(race), students(race), _claims(race)]
     if "sparsity" in results.experiments:
         parts.append(students(results.experiment("sparsity")))
     parts.append(CELLS)
     for name in results.experiments:
         parts += experiment(name, results)
     return [*parts, TEMPERATURES, trainers()]
+
+
+def control(results: Results) -> str:
+    """Return what the students stand beside."""
+    epochs = " or ".join(map(str, results.control_epochs))
+    return (
+        "Each student beside the direct student that is sampled to the same self-entropy: above 0 it is more than "
+        f"sharper. For that the direct student was trained for {epochs} epochs, until a longer training gave it no "
+        f"more by the rule; the others, and the direct one of the table, for {results.own_epochs}."
+    )
 
 
 def students(results: Results) -> Table:
@@ -102,4 +112,67 @@ def trainers() -> Table:
     header = ["trainer", "objective", "ours", "temperature", "prefixes"]
     return Table(
         "What public trainers call it", header, [[each[name] for name in header] for each in rows], stacked=True
+    )
+
+
+# ------------------------------------------------------------------------------------- one function a figure
+
+
+@shows(
+    "Two panels. Above, precision against recall: students by their loss, whose sequences they learned after and τ, "
+    "and the curves of the direct student and the teacher, sampled at temperatures. Below, a row a student, what it "
+    "has over the direct student that is sampled to the same self-entropy, with intervals."
+)
+def objectives(results: Results) -> str:
+    return (
+        "Above: students of one D, by what they minimise; filled are those of a teacher at τ below 1. The lines are "
+        f"what sampling at a temperature does without distillation. {beside_the_control(results.experiment('race'))}"
+    )
+
+
+@shows(
+    "The same two panels, of students that are given the teacher's distributions whole, m drawn ids of each, or its k "
+    "largest ids, alone or with the sum of the others."
+)
+def sparsity(results: Results) -> str:
+    return (
+        "Above: students that are given the teacher's distributions at D's prefixes, whole or a part of them. The "
+        "lines are what sampling at a temperature does without distillation. "
+        f"{beside_the_control(results.experiment('sparsity'))}"
+    )
+
+
+@shows(
+    "Four panels: precision and recall, of the distilled students over the control at equal self-entropy and of the "
+    "student of τ = 1 over the direct one, for three sizes of student and two sizes of D."
+)
+def capacity(results: Results) -> str:
+    cells = found(question("capacity"), results)
+    told = [
+        f"{sum(each.sign == '+' for each in of)} above 0, {sum(each.sign == '-' for each in of)} below and "
+        f"{sum(each.sign == '0' for each in of)} not separated"
+        for of in ([each for each in cells if each.cell.at == at] for at in (EQUAL_ENTROPY, AS_THEY_ARE))
+    ]
+    bases = "; ".join(dict.fromkeys(each.basis for each in cells if each.basis))
+    return (
+        "Students of three sizes, the largest as large as the teacher, of a small D and of a larger one, with 95 % "
+        f"intervals {bases}. After Holm's adjustment, of the differences to the control {told[0]}; of those between "
+        f"the student of τ = 1 and the direct one {told[1]}."
+    )
+
+
+def beside_the_control(results: Results) -> str:
+    """Return what the lower panel of either figure says, and how many students are above and below the control."""
+    students = [each for each in described(results) if each.tau is not None]
+    found = [each for each in (over_control(results, student) for student in students) if isinstance(each, dict)]
+    told = [
+        f"{sum(each[name].low > 0 for each in found)} above it in {name} and "
+        f"{sum(each[name].high < 0 for each in found)} below"
+        for name in QUANTITIES
+    ]
+    bases = "; ".join(dict.fromkeys(results.over(name) for name in QUANTITIES))
+    return (
+        "Below: each student less the direct one sampled "
+        f"to the same self-entropy, 95 % intervals {bases}. Of {len(found)} students that can be compared, by these "
+        f"intervals: {'; '.join(told)}."
     )

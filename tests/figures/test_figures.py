@@ -15,6 +15,7 @@ from llm.config import REPOSITORY
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.metrics import over_seeds
 from scripts.analysis.advantage import advantages, by_seed, distilled, sampled
+from scripts.analysis.predictions import AS_THEY_ARE, EQUAL_ENTROPY, found, question
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, plt, save
 from scripts.figures.draw import FIGURES, OF_EXPERIMENT, draw
@@ -259,6 +260,17 @@ def test_other_results_are_drawn_within_the_edges_too(name, kind, request):
     image = pixels(draw(request.getfixturevalue(kind), name))
     edge = np.concatenate([image[:2].ravel(), image[-2:].ravel(), image[:, :2].ravel(), image[:, -2:].ravel()])
     assert image.std() > 10 and (edge == 255).all()
+
+
+def test_every_cell_of_capacity_is_a_mark_with_its_interval(made):
+    figure = draw(made[3], "capacity")
+    cells = found(question("capacity"), made[3])
+    panels = [(at, quantity) for at in (EQUAL_ENTROPY, AS_THEY_ARE) for quantity in ("precision", "recall")]
+    for axes, panel in zip(figure.axes, panels, strict=True):
+        there = {each.cell.run: each.estimate for each in cells if (each.cell.at, each.cell.quantity) == panel}
+        expected = [there[f"{size}-{data}"].value for data in ("less", "more") for size in ("small", "medium", "large")]
+        assert marks(axes)[:, 1] == pytest.approx(expected)
+    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["6,000 sequences", "24,000 sequences"]
 
 
 # --------------------------------------------------------------------------------------------- command line

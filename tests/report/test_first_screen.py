@@ -19,7 +19,7 @@ from llm.config import REPOSITORY
 from llm.intervals import Estimate
 from scripts.analysis.advantage import advantages, distilled, sampled
 from scripts.analysis.claims import Verdict, claims
-from scripts.analysis.results import COMMITTED, Results
+from scripts.analysis.results import COMMITTED, EXPERIMENTS, Results
 from scripts.report.__main__ import CLAIM, PAPER, TITLE, write
 from scripts.report.captions import FIGURES
 from scripts.report.pages import Figure, Section, Summary, Table, marked, render
@@ -41,7 +41,7 @@ def made(tmp_path_factory) -> Path:
     """Return the directory of a report of made-up results against the paper, with a race, beside those results."""
     root = tmp_path_factory.mktemp("made")
     made_up.write(root / "results", 1, effect=-1.0)
-    for name in ("race", "sparsity"):
+    for name in EXPERIMENTS:
         made_up.write_experiment(root / "results", name, 1)
     for name in FIGURES:
         shutil.copy(PLANE, root / f"{name}.png")

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import made_up
+import pandas as pd
 import pytest
 from conftest import entry, run
 from PIL import Image
@@ -20,7 +21,7 @@ from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
 from scripts.analysis.claims import RULE, TESTS, claims
 from scripts.analysis.objectives import described, over_control
 from scripts.analysis.predictions import question
-from scripts.analysis.results import Results
+from scripts.analysis.results import EXPERIMENTS, Results
 from scripts.report import objectives, tables
 from scripts.report.__main__ import write
 from scripts.report.captions import FIGURES, relation
@@ -28,7 +29,7 @@ from scripts.report.pages import Figure, Section, Summary, Table, render
 
 SHOWN = (
     *("plane", "overview", "mog_panels", "precision_recall", "embeddings", "decomposition", "positions", "lengths"),
-    *("repetition", "control", "teacher_entropy", "mog_tradeoff", "mog_control", "objectives", "sparsity"),
+    *("repetition", "control", "teacher_entropy", "mog_tradeoff", "mog_control", "objectives", "sparsity", "capacity"),
 )
 
 
@@ -100,7 +101,7 @@ def experiments(tmp_path_factory) -> dict[int, Path]:
     """Return the folders of made-up experiments of one seed and of two."""
     roots = {num_seeds: tmp_path_factory.mktemp("experiments") for num_seeds in (1, 2)}
     for num_seeds, root in roots.items():
-        for name in ("race", "sparsity"):
+        for name in EXPERIMENTS:
             made_up.write_experiment(root, name, num_seeds)
     return roots
 
@@ -215,7 +216,8 @@ def test_what_a_model_writes_is_text_and_not_markup():
 
 
 def test_the_page_of_objectives_has_every_student_every_prediction_and_every_trainer(made):
-    shutil.rmtree(made / "results" / "sparsity")
+    for name in ("sparsity", "capacity"):
+        shutil.rmtree(made / "results" / name)
     results = Results(made / "results")
     of_students, claims_there, told, *cells, took, _, of_trainers = objectives.blocks(results)[1:]
     race = results.experiment("race")
@@ -238,11 +240,22 @@ def test_the_page_of_objectives_has_every_student_every_prediction_and_every_tra
 def test_the_page_of_objectives_has_the_experiments_that_are_there(made):
     captions = [each.caption for each in objectives.blocks(Results(made / "results")) if isinstance(each, Table)]
     assert [each for each in captions if each.startswith("Cells of")] == [
-        f"Cells of {name}, nats per token" for name in ("race", "sparsity")
+        f"Cells of {name}, nats per token" for name in EXPERIMENTS
     ]
-    assert "sparsity.png" in (written(made) / "report.md").read_text()
-    shutil.rmtree(made / "results" / "sparsity")
-    assert "sparsity" not in (written(made) / "report.md").read_text()
+    for name in ("sparsity", "capacity"):
+        assert f"{name}.png" in (written(made) / "report.md").read_text()
+        shutil.rmtree(made / "results" / name)
+        assert f"{name}.png" not in (written(made) / "report.md").read_text()
+
+
+def test_the_page_of_objectives_tells_for_how_long_the_control_was_trained(made):
+    race = made / "results" / "race"
+    told = objectives.blocks(Results(made / "results"))[0]
+    assert "trained for 6 epochs" in told
+    frame = pd.DataFrame({"seed": [0, 0, 0, 1, 1], "epochs": [6, 9, 14, 6, 9], "nats": 4.0})
+    frame.assign(taken=[False, True, False, True, False]).to_csv(race / "control.csv", index=False)
+    told = objectives.blocks(Results(made / "results"))[0]
+    assert "trained for 6 or 9 epochs" in told and "the direct one of the table, for 6." in told
 
 
 def test_without_a_race_there_is_no_page_of_objectives(made):
