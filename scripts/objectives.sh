@@ -21,8 +21,7 @@ root=${OUT:-$repository/runs/objectives} results=${RESULTS:-$repository/figs/res
 read -ra less <<<"${LESS_DATA:---num_train 6000}"
 read -ra more <<<"${MORE_DATA:---num_train 24000}"
 
-# `run OUT NAME ARGUMENTS...` does the four stages in a directory, trains its control until that is finished, and gathers
-# the results under a name.
+# `run OUT NAME ARGUMENTS...` does the four stages in a directory, and gathers the results under a name.
 run() {
   local out=$1 name=$2 script
   shift 2
@@ -30,8 +29,10 @@ run() {
     OUT=$out bash "$repository/$script.sh" "$@" &
     wait_for $!
   done
-  OUT=$out stage scripts.evidence.control "$@"
-  OUT=$out JOBS=1 stage scripts.evidence.control "$@"
+  if [[ $experiment != capacity ]]; then # where all students have as many updates
+    OUT=$out stage scripts.evidence.control "$@"
+    OUT=$out JOBS=1 stage scripts.evidence.control "$@"
+  fi
   OUT=$out JOBS=1 stage scripts.analysis.gather "$@" --results "$results/$name" --numbers
 }
 
