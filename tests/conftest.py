@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -140,6 +141,21 @@ def kept(directory: Path, samples: Samples, shard_size: int, vocab_size: int, we
         stored.write(shard, samples.take(np.array(indices)), vocab_size)
     stored.complete({})
     return stored
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch) -> Path:
+    """Make an environment whose vllm is the stand-in, and return the file of what it is asked."""
+    for directory in ("site", "venv/bin"):
+        (tmp_path / directory).mkdir(parents=True)
+    shutil.copyfile(REPOSITORY / "tests" / "llm" / "stand_in_vllm.py", tmp_path / "site" / "vllm.py")
+    python = tmp_path / "venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("VLLM_VENV", str(tmp_path / "venv"))
+    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    return tmp_path / "record"
 
 
 def tiny_llama(seed: int, initializer_range: float = 0.6, vocab_size: int = 3, num_layers: int = 2):

@@ -9,18 +9,20 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import psutil
+from tqdm import tqdm
 
 from llm import config, ground_truth, likelihood, models, processes
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples, SampleSet
 from llm.experiment import Experiment
 from llm.pipeline import TRAIN, TRUTH, Work
-from llm.randomness import Stream
 from llm.run import Run
-from llm.sampling import sample
+from llm.sample_sets import SAMPLERS
+from llm.store import files
 from llm.store.paths import Paths
 from llm.store.resume import TrainingFiles
 from llm.train import train
@@ -28,17 +30,26 @@ from llm.train import train
 NUM_STEPS = 12  # of training, of which the first does not count
 
 
-def rate_of_sampling(model, language: Language, experiment: Experiment) -> tuple[float, Samples]:
-    """Return generated tokens a second, and the samples of one batch."""
+def rate_of_sampling(model, language: Language, experiment: Experiment) -> tuple[float, Samples, float]:
+    """Return generated tokens a second, the samples of one batch, and the seconds in which the sampler has started.
 
-    def draw(number: int, max_length: int) -> Samples:
-        arguments = dict(temperature=1.0, max_length=max_length, batch_size=experiment.sampling_batch_size)
-        return sample(model, language, range(number), stream=Stream.of("calibration"), **arguments)
-
-    draw(2, min(experiment.max_length, max(map(len, language.prompts)) + 2))  # warm-up
-    began = time.perf_counter()
-    samples = draw(min(experiment.sampling_batch_size, experiment.num_train), experiment.max_length)
-    return int(samples.num_scored.sum()) / (time.perf_counter() - began), samples
+    By the sampler of the stages, in a run of which the model is p*.
+    """
+    number = min(experiment.sampling_batch_size, experiment.num_train)
+    with tempfile.TemporaryDirectory() as directory:
+        run = Run(experiment.with_values(shard_size=number), Paths(Path(directory)))
+        model.save_pretrained(run.paths.ground_truth)
+        files.write_json(run.paths.ground_truth / "distribution.json", asdict(language))
+        files.seal(run.paths.ground_truth)
+        drawn, began = SampleSet(TRUTH, "train", 2 * number + 2), time.perf_counter()
+        with SAMPLERS[experiment.sampler](run, drawn, model.dtype) as sampler:
+            start = time.perf_counter() - began
+            for shard in (2, 1):  # of two sequences, as a warm-up; not the first, whose log-probabilities are checked
+                began = time.perf_counter()
+                list(sampler(drawn, {shard: None}, tqdm(disable=True)))
+            seconds = time.perf_counter() - began
+        samples = run.sample_files(drawn).read_shard(1)
+    return int(samples.num_scored.sum()) / seconds, samples, start
 
 
 def rate_of_scoring(model, samples: Samples, experiment: Experiment) -> float:
@@ -63,7 +74,10 @@ def rate_of_training(model, name: Distribution, samples: Samples, experiment: Ex
 
 
 def measure(run: Run) -> dict:
-    """Return start_s and prepare_s in seconds, mean_length in tokens, and rates, {"KIND ROLE": tokens a second}."""
+    """Return seconds, mean_length in tokens, and rates, {"KIND ROLE": tokens a second}.
+
+    start_s: of a program.  prepare_s: of p*.  sampler_s: of the sampler's start with p*.
+    """
     device, e = processes.state().device, run.experiment
     result = {"start_s": time.time() - psutil.Process().create_time(), "rates": {}}
     began = time.perf_counter()
@@ -81,10 +95,10 @@ def measure(run: Run) -> dict:
         return models.build(getattr(e, name.role), name.role, language, 0).to(device, dtype).eval()
 
     for name in (TRUTH, Distribution(TEACHER, 0), Distribution(DIRECT, 0)):
-        rate, samples = rate_of_sampling(model_of(name, e.sampling_dtype), language, e)
+        rate, samples, start = rate_of_sampling(model_of(name, e.sampling_dtype), language, e)
         note("sample", name, rate)
         if name == TRUTH:
-            drawn, result["mean_length"] = samples, float(samples.num_scored.mean())
+            drawn, result["mean_length"], result["sampler_s"] = samples, float(samples.num_scored.mean()), start
         note("score", name, rate_of_scoring(model_of(name, "float32"), drawn, e))
         if name != TRUTH:
             note("train", name, rate_of_training(model_of(name, "float32"), name, drawn, e))

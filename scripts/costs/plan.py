@@ -6,7 +6,8 @@
 
 Needs no network, and of the models only their sizes. Lengths are max_length unless they were measured: by a sample
 set that is there, or by --calibrate. The formulas and their sources are in scripts/costs/cost.py. Hours are the larger
-of arithmetic at the stated utilisation and of memory bandwidth; scoring is float32, as everywhere here.
+of arithmetic at the stated utilisation and of memory bandwidth; sampling takes as much longer as it does by published
+rates of vLLM. Scoring is float32, as everywhere here.
 """
 
 import json
@@ -18,17 +19,19 @@ from argparse import Namespace
 
 import pandas as pd
 
-from llm import config
+from llm import config, vllm_process
 from llm.distributions import ROLES, Distribution
 from llm.experiment import Experiment
-from llm.pipeline import SCRIPTS, TRAIN, TRUTH, Work, works
+from llm.pipeline import EVALUATE, SCRIPTS, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, run_entry
 from llm.store import files
 from llm.store.paths import Paths
-from scripts.costs.cost import GPUS, checkpoint_bytes, cost, mapped_bytes, sample_bytes, transient_bytes
+from scripts.costs.cost import GPUS, checkpoint_bytes, cost, mapped_bytes, published, sample_bytes, transient_bytes
 from scripts.costs.geometry import geometry
 
 NUM_STARTS = 8  # of programs, by the four scripts
+# Until vLLM's first answer, of a Llama of 3.4 GiB that was compiled before: github.com/vllm-project/vllm/issues/20264.
+START_OF_VLLM_S = 59
 PRICED_AS = {"sample": "sample", "train": "train", "select": "score", "score": "score"}  # the other kinds cost nothing
 
 
@@ -59,6 +62,8 @@ def priced(experiment: Experiment, paths: Paths, length: float | None = None) ->
         row = {"script": work.script, "kind": kind, "role": role, "sequences": number, "length": mean}
         # Of p*'s pass, or of a training, which is what the run's timings name.
         row["within"] = work.kind == "score" and work.by != TRUTH
+        # What a sampler is started for: all sets of a model, but in stage 4 each set.
+        row["started"] = str(work.data if work.script == EVALUATE else work.by.at(1.0)) if kind == "sample" else ""
         row |= {
             "tokens": number * mean,
             "disk": 0,
@@ -69,7 +74,7 @@ def priced(experiment: Experiment, paths: Paths, length: float | None = None) ->
         if kind == "sample":
             row["disk"] = sample_bytes(number, mean, model.vocab_size)
         rows.append(row)
-        none = {"disk": 0, "disk_taken": 0, "within": True}
+        none = {"disk": 0, "disk_taken": 0, "within": True, "started": ""}
         if work.student:  # its teacher's forward passes
             rows.append(row | none | {"kind": "score", "role": "teacher"})
         if kind == "train" and not work.data:  # its own prefixes
@@ -83,27 +88,48 @@ def table(head: str, rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [titles, ["---"] * len(titles), *rows])
 
 
+def num_starts(rows: pd.DataFrame) -> int:
+    """Return how often each process starts the sampler; but parts side by side divide those of stage 4."""
+    return rows[rows["started"] != ""].groupby("script")["started"].nunique().sum()
+
+
+def sampling(experiment: Experiment, utilisation: float) -> str:
+    """Return what the hours of sampling rest on, in a line."""
+    shares = published(utilisation)
+    listed = ", ".join(f"{share:.2f} of {model}'s" for model, share in shares.items())
+    of_ours = "; no rate of ours on a GPU is known" if experiment.sampler == "own" else ""
+    least = f"sampling by {experiment.sampler} at {min(shares.values()):.2f} of the formula's rate"
+    return f"{least}: vLLM's published rates are {listed}{of_ours}"
+
+
 def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
     """Return a line for each kind of work with each model in each script (or in args.script), and the sums."""
     models = {role: geometry(role, experiment, paths) for role in ROLES}
     rows = priced(experiment, paths)
     rows = rows[rows["script"] == args.script].reset_index(drop=True) if args.script else rows
-    costs = [
-        cost(row.kind, row.sequences, row.length, models[row.role], experiment, GPUS[args.gpu], args.utilisation)
-        for row in rows.itertuples()
-    ]
-    sets = rows[(rows["kind"] == "sample") & (rows["disk"] > 0)].itertuples()
+    prefixes = experiment.with_values(sampler="own", sampling_dtype="float32")
+    sets, costs, gpu = rows[rows["started"] != ""].itertuples(), [], GPUS[args.gpu]
     cache = sum(mapped_bytes(row.sequences, row.length, models[row.role].vocab_size) for row in sets) / 1e9
-    rows = rows.join(pd.DataFrame(costs)).assign(seconds=[each.seconds for each in costs])
+    for row in rows.itertuples():
+        how = prefixes if row.kind == "sample" and not row.started else experiment
+        costs.append(cost(row.kind, row.sequences, row.length, models[row.role], how, gpu, args.utilisation))
+    rows = rows.join(pd.DataFrame(costs))
     groups = rows.groupby(["script", "kind", "role"], sort=False)
-    sums = groups.sum().assign(memory=groups["memory"].max())
+    sums = groups.sum(numeric_only=True).assign(memory=groups["memory"].max())
     lines = []
     for row in sums.reset_index().itertuples():
         line = [row.script, f"{row.kind} {row.role}", f"{row.sequences:,}", f"{row.tokens:,.0f}"]
         line += [f"{row.flops / 1e15:,.4g}", f"{row.arithmetic / 3600:,.3g}", f"{row.bandwidth / 3600:,.3g}"]
-        lines.append([*line, f"{row.memory / 1e9:,.3g}", f"{row.disk / 1e9:,.3g}"])
-    head = "script, work, sequences, tokens, PFLOP, hours of arithmetic, of bandwidth, GB a GPU, GB on disk"
-    hours, disk = sums["seconds"].sum() / 3600, sums["disk"].sum() / 1e9
+        line += [f"{row.seconds / 3600:,.3g}", f"{row.memory / 1e9:,.3g}", f"{row.disk / 1e9:,.3g}"]
+        lines.append(line)
+    head = "script, work, sequences, tokens, PFLOP, hours of arithmetic, of bandwidth, in all, GB a GPU, GB on disk"
+    starts, waits, beside = num_starts(rows), 0.0, []
+    if starts:
+        beside.append(sampling(experiment, args.utilisation))
+    if starts and experiment.sampler == "vllm":
+        waits = starts * args.num_gpus * START_OF_VLLM_S / 3600
+        beside.append(f"{waits:,.3g} of the GPU hours, at most, for {starts} starts of vLLM on each GPU")
+    hours, disk = sums["seconds"].sum() / 3600 + waits, sums["disk"].sum() / 1e9
     transient = max(transient_bytes(models[role]) for role in ("teacher", "student")) / 1e9
     bill = f", {hours * args.price:,.0f} at {args.price:g} a GPU hour" if args.price else ""
     trains = args.script in (None, TRAIN)
@@ -114,7 +140,8 @@ def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
             *(f"{role}: {model.parameters / 1e6:,.1f}M parameters" for role, model in models.items()),
             f"{args.num_gpus} x {args.gpu}, {args.utilisation:.0%} of its peak arithmetic\n",
             table(head, lines),
-            f"\n{hours:,.3g} GPU hours, {evenly}{bill}",
+            f"\n{hours:,.4g} GPU hours, {evenly}{bill}",
+            *beside,
             f"{disk:,.3g} GB on disk{states}",
             f"{cache:,.3g} GB more in cache/ once all sets that are drawn are read; it can be deleted",
         ]
@@ -123,6 +150,8 @@ def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
 
 def calibrate(experiment: Experiment) -> dict:
     """Return what scripts/costs/calibrate.py measures, started as the stages are; UsageError where it fails."""
+    if experiment.sampler == "vllm":
+        vllm_process.interpreter()  # or there is none, which is told
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as profile:
         profile.write(config.render(experiment))
         profile.flush()
@@ -163,7 +192,8 @@ def compare(experiment: Experiment, paths: Paths, measured: dict | None) -> str:
     head = "work, tokens planned, measured, bytes planned, measured, seconds planned, measured"
     shown = table(head, [*lines, ["all", "", "", "", "", *in_all]])
     if measured:
-        beside = f"{NUM_STARTS} starts of {measured['start_s']:.1f} s and {measured['prepare_s']:.1f} s to prepare p*"
+        beside = f"{NUM_STARTS} starts of {measured['start_s']:.1f} s and {measured['prepare_s']:.1f} s to prepare p*; "
+        beside += f"in each process {num_starts(rows)} starts of the sampler of {measured['sampler_s']:.1f} s"
         shown += f"\n\nplanned besides: {beside}"
     return shown
 

@@ -2,13 +2,14 @@
 
 p(x_t | x_<t) depends on x_(t-1) alone: the model is a Llama without layers, of which this needs no torch. What it is
 asked is added to the file RECORD, a line each. KILLED_AT: after so many sequences it kills itself. FAULT: what it does
-wrong.
+wrong. LOADS_FOR: so many seconds.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,6 +55,7 @@ class LLMEngine:
     @classmethod
     def from_engine_args(cls, arguments: EngineArgs) -> "LLMEngine":
         print("this is no answer")
+        time.sleep(float(os.environ.get("LOADS_FOR", 0)))
         if os.environ.get("FAULT") == "load":
             raise ValueError("no such architecture")
         record(engine=vars(arguments))

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,27 +21,11 @@ from llm.sampling import sample
 from llm.store import files
 from scripts.vllm import check
 
-STAND_IN = Path(__file__).with_name("stand_in_vllm.py")
 LANGUAGE = Language(vocab_size=6, prompts=((0,), (3, 1)), eos_token_ids=(2, 5))
 TAU = 0.8
 REJECT = 1e-4  # the seeds are fixed
 NUM_TRAIN = 25
 SETS = [SampleSet(TRUTH, "train", NUM_TRAIN), SampleSet(TRUTH.at(TAU), SECOND, NUM_TRAIN)]
-
-
-@pytest.fixture
-def record(tmp_path, monkeypatch) -> Path:
-    """Make an environment whose vllm is the stand-in, and return the file of what it is asked."""
-    for directory in ("site", "venv/bin"):
-        (tmp_path / directory).mkdir(parents=True)
-    shutil.copyfile(STAND_IN, tmp_path / "site" / "vllm.py")
-    python = tmp_path / "venv" / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setenv("VLLM_VENV", str(tmp_path / "venv"))
-    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    return tmp_path / "record"
 
 
 def made(root: Path, **fields) -> Run:
