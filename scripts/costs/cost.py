@@ -72,7 +72,11 @@ class Cost:
 
 @cache
 def published(utilisation: float) -> dict[str, float]:
-    """Return, by model, vLLM's published rate over the one that the formulas give: the share that it reaches."""
+    """Return, by model, vLLM's published rate over the one that the formulas give: the share that it reaches.
+
+    In published.csv the lengths of SmolLM2 are of another run of the same publisher with the same prompt, and the 256
+    sequences at once of Llama-3-8B are vLLM's default of that time.
+    """
     found = {}
     for row in pd.read_csv(Path(__file__).with_name("published.csv")).to_dict("records"):
         model, gpu, generated = Geometry.of(row), GPUS[row["gpu"]], row["generated"]
