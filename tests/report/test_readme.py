@@ -7,7 +7,7 @@ import pandas as pd
 
 from llm.config import REPOSITORY
 from llm.distributions import DIRECT, TEACHER, student_name
-from llm.intervals import Estimate
+from llm.intervals import Estimate, adjusted
 from llm.table import markdown, table_over_seeds
 from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
 from scripts.analysis.claims import claims, language_claims
@@ -123,6 +123,15 @@ def test_the_scripts_readme_tells_what_sparsity_costs():
     assert f"contradicted in {wrong['free tail']} of {num['free tail']}: precision is gained" in words
     gained = [each.sign for each in cells if "free tail" in each.cell.predicted and each.cell.quantity == "precision"]
     assert gained == ["+", "+"]
+
+
+def test_the_scripts_readme_tells_whether_vllm_draws_what_is_enumerated():
+    frame = pd.read_csv(REPOSITORY / "scripts" / "vllm" / "exact.csv")
+    adjusted_p = adjusted(frame["p_value"].tolist())
+    assert frame["draws_from_them"].tolist() == [p >= 0.05 for p in adjusted_p] == [True] * 3
+    taus = " and ".join(", ".join(f"{value:g}" for value in frame["tau"]).rsplit(", ", 1))
+    values = ", ".join(f"{value:.2f}" for value in frame["p_value"])
+    assert f"({frame['sequences'].min():,} sequences at τ = {taus}: p = {values} by" in " ".join(OF_SCRIPTS.split())
 
 
 def test_the_scripts_readme_shows_other_lengths_and_says_what_the_rule_finds():
