@@ -126,16 +126,14 @@ class Results:
             raise UsageError(f"{where} is of other seeds, temperatures or test sequences: {self.made_by}")
         return Sequences(pd.concat([frame[frame["model"] != DIRECT], longer]))
 
-    @property
-    def own_epochs(self) -> int:
-        """Return for how many epochs the run's students were trained."""
-        return self.provenance["experiment"]["student_epochs"]
-
     @cached_property
     def control_epochs(self) -> list[int]:
-        """Return for how many epochs the direct student of `controlled` was trained, ascending, where seeds differ."""
+        """Return the lengths, ascending, at which the direct students of `controlled` were finished.
+
+        Empty where the run's own were taken, and nothing is known of that.
+        """
         if not (self.directory / "control.csv").is_file():
-            return [self.own_epochs]
+            return []
         found = self.read("control.csv", pd.read_csv)
         return sorted({int(epochs) for epochs in found.loc[found["taken"], "epochs"]})
 

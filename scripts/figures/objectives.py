@@ -43,7 +43,8 @@ def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
     """
     handles, named = [], {}
     epochs = " or ".join(map(str, results.control_epochs))
-    for model, label in ((DIRECT, f"direct, {epochs} epochs,\nsampled"), (TEACHER, "teacher, sampled")):
+    longer = f"direct, {epochs} epochs,\nsampled" if epochs else "direct, sampled"
+    for model, label in ((DIRECT, longer), (TEACHER, "teacher, sampled")):
         members = sampled(results, model)
         places = [[over_seeds(results, name, *each) for name in ("recall", "precision")] for each in members]
         style = dict(color=COLOURS[model], linewidth=1.2, marker=".", markersize=4, zorder=1)

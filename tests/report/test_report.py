@@ -251,11 +251,11 @@ def test_the_page_of_objectives_has_the_experiments_that_are_there(made):
 def test_the_page_of_objectives_tells_for_how_long_the_control_was_trained(made):
     race = made / "results" / "race"
     told = objectives.blocks(Results(made / "results"))[0]
-    assert "trained for 6 epochs" in told
+    assert told.endswith("All of the table were trained for 6 epochs, on as many sequences.")
     frame = pd.DataFrame({"seed": [0, 0, 0, 1, 1], "epochs": [6, 9, 14, 6, 9], "nats": 4.0})
     frame.assign(taken=[False, True, False, True, False]).to_csv(race / "control.csv", index=False)
     told = objectives.blocks(Results(made / "results"))[0]
-    assert "trained for 6 or 9 epochs" in told and "the direct one of the table, for 6." in told
+    assert "The direct student that they stand beside was trained for 6 or 9: 1.5 times as many" in told
 
 
 def test_without_a_race_there_is_no_page_of_objectives(made):
