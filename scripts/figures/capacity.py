@@ -47,5 +47,5 @@ def draw(results: Results) -> Figure:
     for panel, quantity in zip(axes[0], QUANTITIES, strict=True):
         panel.set_title(quantity)
     axes[0, 0].set_xticks(range(len(SIZES)), [size(results, name) for name in SIZES])
-    axes[0, 0].legend(fontsize=8)
+    axes[1, 1].legend(fontsize=8, loc="lower left", borderaxespad=0)
     return figure

@@ -271,7 +271,7 @@ def test_every_cell_of_capacity_is_a_mark_with_its_interval(made):
         expected = [there[f"{size}-{data}"].value for data in ("less", "more") for size in ("small", "medium", "large")]
         drawn = np.concatenate([container.lines[0].get_ydata() for container in axes.containers])
         assert drawn == pytest.approx(expected)
-    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["6,000 sequences", "24,000 sequences"]
+    assert [text.get_text() for text in figure.axes[3].get_legend().texts] == ["6,000 sequences", "24,000 sequences"]
 
 
 # --------------------------------------------------------------------------------------------- command line
