@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The experiments on objectives, each by name: bash scripts/objectives.sh race (or sparsity, after it, or capacity).
-# race and sparsity share a run, OUT/plane; capacity has six, OUT/capacity/small-less to OUT/capacity/large-more: three
-# sizes of student, less data and more. Each ends with its results under its name in RESULTS (default figs/results). Stop
-# it at any time and start it again, in parts of an hour for instance: timeout 55m bash scripts/objectives.sh race
-# OUT (default runs/objectives), JOBS as the run_*.sh scripts. Arguments are fields of the experiment; LESS_DATA and
-# MORE_DATA have those of the two sizes of D.
+# race and sparsity share a run, OUT/plane, whose control is trained until it is finished; capacity has six,
+# OUT/capacity/small-less to OUT/capacity/large-more: three sizes of student, less data and more. Each ends with its
+# results under its name in RESULTS (default figs/results). Stop it at any time and start it again, in parts of an hour
+# for instance: timeout 55m bash scripts/objectives.sh race OUT (default runs/objectives), JOBS as the run_*.sh scripts.
+# Arguments are fields of the experiment; LESS_DATA and MORE_DATA have those of the two sizes of D.
 set -euo pipefail
 repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 source "$repository/scripts/launch.sh"
