@@ -1,5 +1,6 @@
 """The README's tables and sentences are those of the committed results."""
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -157,6 +158,18 @@ def test_the_scripts_readme_tells_what_capacity_does():
         less, more = ([estimates[f"{size}-{d}", at, "recall"] for size in SIZES] for d in ("less", "more"))
         assert all(a < b for a, b in zip(less, more, strict=True))  # less is lost with more data
         assert less == sorted(less, reverse=True) and more == sorted(more, reverse=True)  # and by smaller students
+
+
+def test_the_scripts_readme_tells_what_a_finished_control_changes(tmp_path):
+    for name in ("table.csv", "sequences.parquet", "provenance.json"):  # without control.parquet
+        shutil.copy(COMMITTED / "race" / name, tmp_path)
+    samples = [each for each in question("race").cells if each.what == "the teacher's samples, minus the control"]
+    own, finished = (
+        {each.quantity: f"{each.measured(results).value:.3f}" for each in samples}
+        for results in (Results(tmp_path), RESULTS.experiment("race"))
+    )
+    recall, precision = (f"from {own[name]} to {finished[name]} in {name}" for name in ("recall", "precision"))
+    assert f"the samples' students {recall} and {precision}" in " ".join(OF_SCRIPTS.split())
 
 
 def test_the_scripts_readme_tells_whether_vllm_draws_what_is_enumerated():

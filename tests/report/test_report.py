@@ -22,6 +22,7 @@ from scripts.analysis.claims import RULE, TESTS, claims
 from scripts.analysis.objectives import described, over_control
 from scripts.analysis.predictions import question
 from scripts.analysis.results import EXPERIMENTS, Results
+from scripts.evidence.length import FINISHED, LONGER
 from scripts.report import objectives, tables
 from scripts.report.__main__ import write
 from scripts.report.captions import FIGURES, relation
@@ -255,7 +256,8 @@ def test_the_page_of_objectives_tells_for_how_long_the_control_was_trained(made)
     frame = pd.DataFrame({"seed": [0, 0, 0, 1, 1], "epochs": [6, 9, 14, 6, 9], "nats": 4.0})
     frame.assign(taken=[False, True, False, True, False]).to_csv(race / "control.csv", index=False)
     told = objectives.blocks(Results(made / "results"))[0]
-    assert "The direct student that they stand beside was trained for 6 or 9: 1.5 times as many" in told
+    assert "The direct student that they stand beside was trained for 6 or 9: 1.5 times as many lower" in told
+    assert LONGER == 1.5 and told.endswith(f"by less than {FINISHED:g}.")
 
 
 def test_without_a_race_there_is_no_page_of_objectives(made):
