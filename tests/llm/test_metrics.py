@@ -293,11 +293,11 @@ def test_the_rounding_of_float32_scores_is_no_martingale():
 @pytest.mark.parametrize("num", [2, 3, 4, 5, 9])
 def test_few_sequences_have_an_interval_too(num):
     """With too few to regress, the exact estimate and its own error."""
-    rows = np.arange(num) * 2 % len(EVERYTHING)
+    rows = np.arange(num) * 7 % len(EVERYTHING)  # whose exact estimates differ: else the error is rounding
     found = cross_entropy(rows_of(scored(STUDENT, TRUTH), rows))
     for term in (found.log_likelihood, found.entropy, found.kl):
         estimate = term.estimate
-        assert estimate.freedom >= 1 and estimate.error > 0 and estimate.low < term.value < estimate.high
+        assert estimate.freedom >= 1 and estimate.error > 1e-3 and estimate.low < term.value < estimate.high
         assert num > 4 or (term.value == term.exact and estimate.freedom == num - 1)
 
 
