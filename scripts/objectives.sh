@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The experiments on objectives, each by name: bash scripts/objectives.sh race (or sparsity, after it, or capacity).
-# race and sparsity share a run, OUT/plane, whose control is trained until it is finished; capacity has six,
-# OUT/capacity/small-less to OUT/capacity/large-more: three sizes of student, less data and more. Each ends with its
+# race and sparsity share a run, OUT/plane; capacity has six, OUT/capacity/small-less to OUT/capacity/large-more: three
+# sizes of student, less data and more. The control of each is trained until it is finished. Each ends with its
 # results under its name in RESULTS (default figs/results). Stop it at any time and start it again, in parts of an hour
 # for instance: timeout 55m bash scripts/objectives.sh race OUT (default runs/objectives), JOBS as the run_*.sh scripts.
 # Arguments are fields of the experiment; LESS_DATA and MORE_DATA have those of the two sizes of D.
@@ -21,7 +21,8 @@ root=${OUT:-$repository/runs/objectives} results=${RESULTS:-$repository/figs/res
 read -ra less <<<"${LESS_DATA:---num_train 6000}"
 read -ra more <<<"${MORE_DATA:---num_train 24000}"
 
-# `run OUT NAME ARGUMENTS...` does the four stages in a directory, and gathers the results under a name.
+# `run OUT NAME ARGUMENTS...` does the four stages in a directory, trains its control until that is finished, and gathers
+# the results under a name.
 run() {
   local out=$1 name=$2 script
   shift 2
@@ -29,10 +30,8 @@ run() {
     OUT=$out bash "$repository/$script.sh" "$@" &
     wait_for $!
   done
-  if [[ $experiment != capacity ]]; then # where all students have as many updates
-    OUT=$out stage scripts.evidence.control "$@"
-    OUT=$out JOBS=1 stage scripts.evidence.control "$@"
-  fi
+  OUT=$out stage scripts.evidence.control "$@"
+  OUT=$out JOBS=1 stage scripts.evidence.control "$@"
   OUT=$out JOBS=1 stage scripts.analysis.gather "$@" --results "$results/$name" --numbers
 }
 
