@@ -1,7 +1,8 @@
 """What distillation from samples has over the control and over the direct student, by the student's size and by D.
 
-Above, students of all tau over the control at equal self-entropy. Below, the student of tau = 1 over the direct one of
-as many updates. The cells are those of scripts/analysis/predictions.yaml, with 95 % intervals.
+Above, students of all tau over the control at equal self-entropy: a direct student that was trained until finished,
+where the results have one (scripts/evidence/control.py). Below, the student of tau = 1 over the direct one of as many
+updates. The cells are those of scripts/analysis/predictions.yaml, with 95 % intervals.
 """
 
 from matplotlib.axes import Axes

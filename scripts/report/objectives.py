@@ -157,10 +157,14 @@ def capacity(results: Results) -> str:
         for of in ([each for each in cells if each.cell.at == at] for at in (EQUAL_ENTROPY, AS_THEY_ARE))
     ]
     bases = "; ".join(dict.fromkeys(each.basis for each in cells if each.basis))
+    runs = [results.experiment("capacity", run) for run in dict.fromkeys(each.cell.run for each in cells)]
+    longer, own = [run.control_epochs for run in runs], runs[0].provenance["experiment"]["student_epochs"]
+    lengths = " or ".join(map(str, sorted(set().union(*longer))))
+    finished = f" The control was trained until it was finished, for {lengths} epochs, all other students for {own}."
     return (
         "Students of three sizes, the largest as large as the teacher, of a small D and of a larger one, with 95 % "
         f"intervals {bases}. After Holm's adjustment, of the differences to the control {told[0]}; of those between "
-        f"the student of τ = 1 and the direct one {told[1]}."
+        f"the student of τ = 1 and the direct one {told[1]}.{finished if all(longer) else ''}"
     )
 
 

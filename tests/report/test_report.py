@@ -260,6 +260,19 @@ def test_the_page_of_objectives_tells_for_how_long_the_control_was_trained(made)
     assert LONGER == 1.5 and told.endswith(f"by less than {FINISHED:g}.")
 
 
+def test_the_caption_of_capacity_tells_for_how_long_its_controls_were_trained(made):
+    results = Results(made / "results")
+    folders = dict.fromkeys(made / "results" / "capacity" / cell.run for cell in question("capacity").cells)
+    for folder, epochs in zip(folders, (21, 9, 6, 14, 6, 6), strict=True):
+        assert "until it was finished" not in objectives.capacity(results)  # as long as one is not known
+        frame = pd.DataFrame({"seed": 0, "epochs": [epochs, 30], "nats": 4.0, "taken": [True, False]})
+        frame.to_csv(folder / "control.csv", index=False)
+    told = objectives.capacity(results)
+    assert told.endswith(
+        " The control was trained until it was finished, for 6 or 9 or 14 or 21 epochs, all other students for 6."
+    )
+
+
 def test_without_a_race_there_is_no_page_of_objectives(made):
     assert "Objectives of distillation" in (written(made) / "report.md").read_text()
     shutil.rmtree(made / "results" / "race")
