@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -133,43 +134,75 @@ def test_the_scripts_readme_tells_what_sparsity_costs():
 
 def test_the_scripts_readme_tells_what_capacity_does():
     asked, cells = question("capacity"), found(question("capacity"), RESULTS)
-    runs = {run: RESULTS.experiment("capacity", run).provenance for run in dict.fromkeys(c.cell.run for c in cells)}
+    runs = {run: RESULTS.experiment("capacity", run) for run in dict.fromkeys(c.cell.run for c in cells)}
     rows = []
-    for run, provenance in runs.items():
-        num, student = provenance["experiment"]["num_train"], provenance["experiment"]["student"]
-        size = f"{student['hidden_size']} x {student['num_hidden_layers']}"
-        rows.append([size, f"{num:,}", *(each.estimate for each in cells if each.cell.run == run)])
-        assert provenance["experiment"]["num_seeds"] == 1
-    header = ["width x layers", "sequences", "precision over the control", "recall over it"]
+    for run, results in runs.items():
+        experiment, (epochs,) = results.provenance["experiment"], results.control_epochs
+        size = f"{experiment['student']['hidden_size']} x {experiment['student']['num_hidden_layers']}"
+        of_run = [each.estimate for each in cells if each.cell.run == run]
+        rows.append([size, f"{experiment['num_train']:,}", str(epochs), *of_run])
+        assert experiment["num_seeds"] == 1 and experiment["student_epochs"] == 6
+    header = ["width x layers", "sequences", "epochs of the control", "precision over the control", "recall over it"]
     assert markdown([*header, "precision over the direct one", "recall over that"], rows) in OF_SCRIPTS
     words = " ".join(OF_SCRIPTS.replace("*", "").split())
-    hours = sum(provenance["seconds"] for provenance in runs.values()) / 3600
-    assert f"one seed, {hours:.1f} hours of work" in words
-    signs = Counter(each.sign for each in cells)
-    assert f"Of the 24 differences {signs['-']} are below 0" in words and f"and {signs['0']} not separated" in words
-    assert set(signs) == {"-", "0"} and {each.cell.quantity for each in cells if each.sign == "0"} <= {"precision"}
+    hours = sum(results.provenance["seconds"] for results in runs.values()) / 3600
+    assert f"one seed, {hours:.1f} hours of work" in words and "students have six epochs, and whether" in words
+    assert [each.sign for each in cells] == 24 * ["-"] and "All 24 differences are below 0, after Holm" in words
     counts = {rival: tally(rival, cells) for rival in asked.rivals}
     for rival, told_of in (("capacity", "is contradicted in"), ("data", "is right in")):
         wrong = told_of.endswith("contradicted in")
         number = counts[rival][CONTRADICTED if wrong else AS_PREDICTED]
         assert f"{rival} {told_of} {number} of {sum(counts[rival].values())}" in words
+    contradicted = {(c.cell.run, c.cell.quantity) for c in cells if c.verdict("capacity") == CONTRADICTED}
+    assert contradicted == {("small-less", "precision"), ("small-more", "precision")}
     estimates = {(each.cell.run, each.cell.at, each.cell.quantity): each.estimate.value for each in cells}
     for at in (EQUAL_ENTROPY, AS_THEY_ARE):
         less, more = ([estimates[f"{size}-{d}", at, "recall"] for size in SIZES] for d in ("less", "more"))
         assert all(a < b for a, b in zip(less, more, strict=True))  # less is lost with more data
-        assert less == sorted(less, reverse=True) and more == sorted(more, reverse=True)  # and by smaller students
+        for of_sizes in (less, more):
+            assert (of_sizes == sorted(of_sizes, reverse=True)) == (at == AS_THEY_ARE)  # and by smaller students
+    assert "above its direct student, finished or not" in " ".join(README.split())
 
 
-def test_the_scripts_readme_tells_what_a_finished_control_changes(tmp_path):
-    for name in ("table.csv", "sequences.parquet", "provenance.json"):  # without control.parquet
-        shutil.copy(COMMITTED / "race" / name, tmp_path)
+def without_its_control(experiment: str, run: str, folder: Path) -> Results:
+    """The results of a run beside its own direct student, in a folder of results."""
+    results = Results(folder).experiment(experiment, run)
+    results.directory.mkdir(parents=True)
+    for name in ("table.csv", "sequences.parquet", "provenance.json"):
+        shutil.copy(COMMITTED / experiment / run / name, results.directory)
+    return results
+
+
+def test_the_scripts_readme_tells_what_a_finished_control_changes_in_the_race(tmp_path):
     samples = [each for each in question("race").cells if each.what == "the teacher's samples, minus the control"]
     own, finished = (
         {each.quantity: f"{each.measured(results).value:.3f}" for each in samples}
-        for results in (Results(tmp_path), RESULTS.experiment("race"))
+        for results in (without_its_control("race", "", tmp_path), RESULTS.experiment("race"))
     )
     recall, precision = (f"from {own[name]} to {finished[name]} in {name}" for name in ("recall", "precision"))
-    assert f"the samples' students {recall} and {precision}" in " ".join(OF_SCRIPTS.split())
+    assert f"takes the samples' students {recall} and {precision}" in " ".join(OF_SCRIPTS.split())
+
+
+def test_the_scripts_readme_tells_what_a_finished_control_changes_in_capacity(tmp_path):
+    asked = question("capacity")
+    for run in {cell.run for cell in asked.cells}:
+        without_its_control("capacity", run, tmp_path)
+    both = [found(asked, results) for results in (Results(tmp_path), RESULTS)]
+    signs = Counter(each.sign for each in both[0])
+    (open_cell,) = (each.cell for each in both[0] if each.sign == "0")
+    assert (open_cell.run, open_cell.at, open_cell.quantity) == ("small-less", EQUAL_ENTROPY, "precision")
+    words = " ".join(OF_SCRIPTS.replace("*", "").split())
+    assert f"{signs['-']} were below 0 and {signs['0']}, in the precision of the smallest, not separated" in words
+    told_of = {"recall": {}, "precision": {}}
+    for own, finished in zip(*both, strict=True):
+        if own.cell.at == EQUAL_ENTROPY:
+            told_of[own.cell.quantity][own.cell.run] = own.estimate.value, finished.estimate.value
+    moved = {run: f"from {a:.3f} to {b:.3f}" for run, (a, b) in told_of["recall"].items() if abs(a - b) > 1e-6}
+    assert moved.keys() == {"small-less", "small-more", "medium-less"}
+    smallest = f"the smallest students {moved['small-less']} and {moved['small-more']} in recall"
+    most = max(abs(a - b) for a, b in told_of["precision"].values())
+    of_precision = f"and none by more than {most:.3f} in precision"
+    assert f"{smallest}, the middle one of 6,000 sequences {moved['medium-less']}, {of_precision}" in words
 
 
 def test_the_scripts_readme_tells_whether_vllm_draws_what_is_enumerated():
