@@ -214,6 +214,27 @@ def test_the_scripts_readme_tells_whether_vllm_draws_what_is_enumerated():
     assert f"({frame['sequences'].min():,} sequences at τ = {taus}: p = {values} by" in " ".join(OF_SCRIPTS.split())
 
 
+def test_the_scripts_readme_tells_how_vllm_and_our_sampler_compare():
+    same, speed = (pd.read_csv(REPOSITORY / "scripts" / "vllm" / f"{name}.csv") for name in ("same", "speed"))
+    ends, tokens, log_p = (
+        f"{row['difference']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+        for digits, row in zip((3, 2, 1), same.to_dict("records"), strict=True)
+    )
+    assert ((same["low"] < 0) & (same["high"] > 0)).all() and set(same["sequences"]) == {5000}
+    words, ratio = " ".join(OF_SCRIPTS.split()), speed["ratio"]
+    assert f"5,000 sequences of each differ by {ends} in the share that ends, by {tokens} in drawn tokens" in words
+    assert f"by {log_p} nats in log p" in words and len(ratio) == 5
+    assert f"draws {ratio.median():.2f} ({ratio.min():.2f} to {ratio.max():.2f}) of our tokens a second" in words
+
+
+def test_the_scripts_readme_tells_what_was_measured_on_a_gpu():
+    (row,) = pd.read_csv(REPOSITORY / "scripts" / "costs" / "gpu.csv").to_dict("records")
+    assert (row["work"], row["device"], row["compiled"]) == ("train teacher", "NVIDIA H200", False)
+    words, times = " ".join(OF_SCRIPTS.split()), row["planned"] / row["tokens_per_second"]
+    assert f"at {row['tokens_per_second']:,.0f} tokens a second, {row['share']:.2f} of the peak" in words
+    assert f"may be {times:.1f} times as many" in words
+
+
 def test_the_scripts_readme_shows_other_lengths_and_says_what_the_rule_finds():
     frame = pd.read_csv(COMMITTED / "length.csv")
     assert length.shown(frame) in OF_SCRIPTS
