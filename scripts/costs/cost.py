@@ -59,6 +59,9 @@ GPUS = {
 }
 
 
+UTILISATION = 0.4  # of the peak arithmetic, where no other is asked for
+
+
 @dataclass(frozen=True)
 class Cost:
     """Of a work on one GPU: operations; seconds of arithmetic, of bandwidth, and in all; its peak memory in bytes."""

@@ -1,6 +1,6 @@
 """Sampling, scoring and training on one GPU, beside what scripts/costs/plan.py takes for them.
 
-    python -m scripts.costs.gpu --gpu h100                     # the paper's models: some minutes
+    python -m scripts.costs.gpu --gpu h100                     # the paper's models
     python -m scripts.costs.gpu --gpu h100 --profile cpu
 
 The models of an experiment with random weights, and sequences of random ids, all of max_length: by our own sampler, in
@@ -11,14 +11,14 @@ the hours of the experiment at these rates.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from llm import config, likelihood, models, processes
+from llm import config, models, processes
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples
 from llm.engine.decoding import fitting_batch_size
 from llm.experiment import Experiment
@@ -29,27 +29,18 @@ from llm.sampling import sample
 from llm.store import files
 from llm.store.paths import Paths
 from llm.table import markdown
-from scripts.costs.calibrate import rate_of_training
-from scripts.costs.cost import GPU, GPUS, cost
+from scripts.costs.calibrate import rate_of_scoring, rate_of_training
+from scripts.costs.cost import GPU, GPUS, UTILISATION, cost
 from scripts.costs.geometry import geometry
 from scripts.costs.plan import priced
 
 TABLE = Path(__file__).with_name("gpu.csv")
-NUM_SCORED = 4  # batches
-UTILISATION = 0.4  # that the plan takes where it is not told another
 
 
 def random_samples(number: int, experiment: Experiment, vocab_size: int) -> Samples:
     """Return sequences of random ids, of max_length with a prompt of one id."""
     ids = np.random.default_rng(0).integers(vocab_size, size=(number, experiment.max_length))
     return Samples.of(list(ids), 1, np.zeros(number))
-
-
-def timed(work: Callable[[], Samples | np.ndarray]) -> tuple[float, Samples | np.ndarray]:
-    """Return the seconds that a work took, and what it returned: something in memory, so that the GPU is done."""
-    began = time.perf_counter()
-    made = work()
-    return time.perf_counter() - began, made
 
 
 def rate_of_sampling(model, experiment: Experiment) -> float:
@@ -61,17 +52,10 @@ def rate_of_sampling(model, experiment: Experiment) -> float:
         how = dict(temperature=1.0, max_length=max_length, batch_size=number)
         return sample(model, language, range(number), stream=Stream.of("benchmark"), **how)
 
-    drawn(8)
-    seconds, samples = timed(lambda: drawn(experiment.max_length))
-    return int(samples.num_scored.sum()) / seconds
-
-
-def rate_of_scoring(model, experiment: Experiment) -> float:
-    """Return scored tokens a second."""
-    samples = random_samples(NUM_SCORED * experiment.scoring_batch_size, experiment, model.config.vocab_size)
-    likelihood.log_likelihood(model, samples.take(np.arange(2)), 2)
-    seconds, _ = timed(lambda: likelihood.log_likelihood(model, samples, experiment.scoring_batch_size))
-    return int(samples.num_scored.sum()) / seconds
+    drawn(8)  # a warm-up
+    began = time.perf_counter()
+    samples = drawn(experiment.max_length)  # in memory, so that the GPU is done
+    return int(samples.num_scored.sum()) / (time.perf_counter() - began)
 
 
 def rates(experiment: Experiment, paths: Paths) -> Iterator[tuple[str, Distribution, bool, float]]:
@@ -86,15 +70,16 @@ def rates(experiment: Experiment, paths: Paths) -> Iterator[tuple[str, Distribut
             model = models.build(fields, name.role, language, 0)
         return model.to(getattr(torch, dtype)).eval()
 
+    samples = random_samples(max(experiment.batch_size, 2 * experiment.scoring_batch_size), experiment, vocab_size)
+
     def trained(name: Distribution, compiled: bool) -> float:
         how = experiment.with_values(torch_compile=compiled)
-        samples = random_samples(experiment.batch_size, how, vocab_size)
         return rate_of_training(model_of(name, "float32"), name, samples, how)
 
     yield from (("train", name, False, trained(name, False)) for name in trainable)
     for name in (TRUTH, *trainable):
         yield "sample", name, False, rate_of_sampling(model_of(name, experiment.sampling_dtype), experiment)
-        yield "score", name, False, rate_of_scoring(model_of(name, "float32"), experiment)
+        yield "score", name, False, rate_of_scoring(model_of(name, "float32"), samples, experiment)
     yield from (("train", name, True, trained(name, True)) for name in trainable)
 
 
@@ -130,6 +115,8 @@ def hours(table: pd.DataFrame, experiment: Experiment, paths: Paths) -> float:
 def main() -> None:
     options = {"gpu": dict(choices=GPUS, required=True, help="whose peak rates the shares are of")}
     experiment, root, args = config.parse(__doc__, profile="paper", **options)
+    if args.dry_run:
+        return print(f"sample, score and train the models of the experiment -> {TABLE}")
     device = processes.state().device
     if device.type != "cuda":
         raise UsageError(f"the device is {device.type}: this times a GPU (of a CPU: plan --calibrate)")

@@ -26,7 +26,16 @@ from llm.pipeline import EVALUATE, SCRIPTS, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, run_entry
 from llm.store import files
 from llm.store.paths import Paths
-from scripts.costs.cost import GPUS, checkpoint_bytes, cost, mapped_bytes, published, sample_bytes, transient_bytes
+from scripts.costs.cost import (
+    GPUS,
+    UTILISATION,
+    checkpoint_bytes,
+    cost,
+    mapped_bytes,
+    published,
+    sample_bytes,
+    transient_bytes,
+)
 from scripts.costs.geometry import geometry
 
 NUM_STARTS = 8  # of programs, by the four scripts
@@ -202,7 +211,7 @@ def main() -> None:
     options = {
         "gpu": dict(choices=GPUS, default="h100", help="(default: h100)"),
         "num_gpus": dict(type=int, default=1, help="(default: 1)"),
-        "utilisation": dict(type=float, default=0.4, help="share of the peak arithmetic (default: 0.4)"),
+        "utilisation": dict(type=float, default=UTILISATION, help="share of the peak (default: %(default)s)"),
         "script": dict(choices=SCRIPTS, help="what this one alone costs (default: all four)"),
         "price": dict(type=float, help="of a GPU hour, in your currency"),
         "calibrate": dict(action="store_true", help="time half a minute of the work on this machine"),

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from conftest import refusal
+from conftest import refusal, within
 
 from llm import config
 from llm.distributions import ROLES
@@ -45,3 +45,10 @@ def test_the_papers_ground_truth_is_timed_as_a_llama_of_its_sizes(tmp_path):
 
 def test_it_needs_a_gpu():
     assert "the device is cpu" in refusal("scripts.costs.gpu", "--profile", "smoke", "--gpu", "h100")
+
+
+def test_a_dry_run_needs_none_and_writes_nothing():
+    before = gpu.TABLE.read_bytes()
+    assert (
+        str(gpu.TABLE) in within("scripts.costs.gpu", "--gpu", "h100", "--dry-run") and gpu.TABLE.read_bytes() == before
+    )
