@@ -134,6 +134,19 @@ def _kept_traceback() -> str:
     return log.name
 
 
+def _exit(code: int) -> NoReturn:
+    """End this process with an exit code; one of several without the interpreter's own end.
+
+    That aborts a process where a thread of torch's collectives still holds a tensor, and such threads live on after
+    torch.distributed.destroy_process_group() wherever a model was wrapped for training.
+    """
+    if count() == 1:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
 def run_entry(main: Callable[[], None]) -> NoReturn:
     """Call an entry's main and exit: 0; 2 and one line for a `UsageError`; 1 for the system's; 128 + a signal's number.
 
@@ -149,20 +162,20 @@ def run_entry(main: Callable[[], None]) -> NoReturn:
         main()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(2)
     except (Stopped, Exception) as error:
         number = error.number if isinstance(error, Stopped) else next(iter(_received), None)
         if number is not None:
             print("interrupted: what is complete is kept; run the same command again to go on", file=sys.stderr)
-            sys.exit(128 + number)
+            _exit(128 + number)
         if isinstance(error, BrokenPipeError):  # as `| head` does; no one reads on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            _exit(1)
         told = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             told += "; what is complete is kept: make space, and run the same command again to go on"
         elif not (isinstance(error, OSError) and error.filename):  # whose text names the file and what it lacks
             told = f"{type(error).__name__}: {told} (the traceback is in {_kept_traceback()})"
         print(f"error: {told}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(0)
+        _exit(1)
+    _exit(0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import run
 
+from llm.config import REPOSITORY
 from llm.processes import stopping_between_steps, use_idle_threads
 
 ENTRY = """
@@ -46,6 +47,31 @@ ENDS = {
     "settings": (2, "error: ['ACCELERATE_USE_FSDP']\n"),
     "library": (143, "interrupted: what is complete is kept; run the same command again to go on\n"),
 }
+
+TOGETHER = """
+import atexit, os, sys
+from llm import processes
+def main():
+    processes.main_only(lambda: None)
+    sys.stdout.write(f"{os.environ['RANK']} ")
+    if sys.argv[1] == "usage":
+        raise processes.UsageError("name what mends it")
+atexit.register(os.abort)
+processes.run_entry(main)
+"""
+
+
+@pytest.mark.parametrize("way", ["done", "usage"])
+def test_processes_that_worked_together_end_before_a_thread_of_torch_can_abort_them(way, tmp_path):
+    """As one does that still holds a tensor at the interpreter's end, for which os.abort stands here."""
+    (tmp_path / "together.py").write_text(TOGETHER)
+    two = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = run(*two, str(tmp_path / "together.py"), way, PYTHONPATH=str(REPOSITORY))
+    if way == "done":
+        assert (done.returncode, sorted(done.stdout.split())) == (0, ["0", "1"]), done.stderr
+    else:
+        assert "error: name what mends it\n" in done.stderr
+        assert "exitcode  : 2 " in done.stderr and "SIGABRT" not in done.stderr
 
 
 @pytest.mark.parametrize("way", ENDS)
