@@ -41,12 +41,13 @@ class NextTokenLoss(torch.nn.Module):
             return cross_entropy(logits.float() / self.temperature, wanted, reduction="none")
         hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][scored]
         head = self.model.get_output_embeddings()
-        bias = head.bias
+        weight, bias = head.weight, head.bias
         if self.temperature != 1:  # the logits are linear in these two
             hidden, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
-        return linear_cross_entropy(
-            hidden, head.weight, wanted, linear_bias=bias, reduction="none", options=BLOCK
-        ).float()
+        if torch.is_autocast_enabled(hidden.device.type):  # which does not reach into what follows; its sums are float32
+            dtype = torch.get_autocast_dtype(hidden.device.type)
+            hidden, weight, bias = (None if t is None else t.to(dtype) for t in (hidden, weight, bias))
+        return linear_cross_entropy(hidden, weight, wanted, linear_bias=bias, reduction="none", options=BLOCK).float()
 
 
 class NextTokenDistributions:

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear_cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from llm.engine import next_token
 from llm.engine.next_token import IGNORED, NextTokenLoss
 
 VOCABULARY = 40
@@ -56,9 +57,20 @@ def test_values_and_gradients_are_those_of_whole_logits(name):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_under_autocast():
-    """bfloat16 of float32 master weights: as close to the exact gradient as whole logits under autocast are."""
-    model, _ = tiny("llama")
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
+def test_gradients_under_autocast(name, monkeypatch):
+    """bfloat16 of float32 master weights: as close to the exact gradient as whole logits under autocast are.
+
+    And the head's products are of bfloat16 too: a GPU multiplies such by its matrix units, float32 without them.
+    """
+    given = []
+
+    def seen(*tensors, **options):
+        given.append([t.dtype for t in tensors[:2]])
+        return linear_cross_entropy(*tensors, **options)
+
+    monkeypatch.setattr(next_token, "linear_cross_entropy", seen)
+    model, _ = tiny(name)
     ids, targets = batch()
     loss = NextTokenLoss(model)
     exact = torch.autograd.grad(whole(model, ids, targets).mean(), model.parameters())
@@ -70,6 +82,7 @@ def test_gradients_under_autocast():
         gradient = torch.autograd.grad(nats.mean(), model.parameters())
         return torch.cat([(g - e).flatten() for g, e in zip(gradient, exact, strict=True)]).norm()
 
+    assert given == [[torch.bfloat16, torch.bfloat16]]
     assert distance(found) < 1.5 * distance(same_precision)
 
 
