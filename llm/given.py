@@ -157,6 +157,5 @@ def _keep(run: Run, work: Work, directory: Path) -> None:
         files.write_json(temporary / "source.json", {"model": work.source})
         files.seal(temporary)
         for dtype in {torch.float32, models.native_dtype(run.experiment.sampling_dtype, device)}:
-            kept = models.load(temporary, dtype, device)
-            admission.admit(kept, name, language.vocab_size, run.experiment.max_length)
+            admission.admit(models.load(temporary, dtype, device), name, language.vocab_size, run.experiment.max_length)
     say(f"kept: {work.by}, of {work.source}")

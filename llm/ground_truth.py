@@ -110,15 +110,15 @@ def _admit_kept(directory: Path, run: Run, language: Language, model: "PreTraine
     from llm.engine import admission
 
     device, began = processes.state().device, time.perf_counter()
+    # Random weights are nearly uniform, as a teacher's are before it is trained.
+    admit = admission.admit_trainable if isinstance(run.experiment.ground_truth, dict) else admission.admit
     for dtype in {torch.float32, models.native_dtype(run.experiment.sampling_dtype, device)}:
-        kept = models.load(directory, dtype, device)
-        # Random weights are nearly uniform, as a teacher's are before it is trained.
-        admit = admission.admit_trainable if isinstance(run.experiment.ground_truth, dict) else admission.admit
-        admit(kept, "ground_truth", language.vocab_size, run.experiment.max_length)
+        admit(models.load(directory, dtype, device), "ground_truth", language.vocab_size, run.experiment.max_length)
+    kept = models.load(directory, model.dtype, torch.device("cpu"))
     admission.admit_embedder(kept, "ground_truth")
     say(f"admitted: p*, in {time.perf_counter() - began:.1f} s")
     saved = {name: value for name, value in model.named_parameters()}
-    for name, value in models.load(directory, model.dtype, torch.device("cpu")).named_parameters():
+    for name, value in kept.named_parameters():
         if name not in saved or not torch.equal(value, saved[name]):
             raise UsageError(f"ground_truth: {name} is not kept as it was loaded")
 

@@ -5,9 +5,6 @@ start of a longer sequence, step by step over a cache, and by the loss that neve
 refused in one line that says which property fails, with the two numbers.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -44,35 +41,25 @@ def admit_trainable(model: PreTrainedModel, name: str, vocab_size: int, max_leng
     """Admit a model as `admit` at its initial weights, and with these scaled up to the size of trained ones.
 
     At initial weights everything is nearly uniform, and what depends on positions, or caps large logits, is not seen.
+    The model keeps the large weights, since a copy of the others would take their memory again.
     """
     admit(model, f"{name}, at its initial weights", vocab_size, max_length)
-    with _scaled_up(model):
-        admit(model, f"{name}, with its weights scaled up", vocab_size, max_length)
+    _scale_up(model)
+    admit(model, f"{name}, with its weights scaled up", vocab_size, max_length)
 
 
-@contextmanager
-def _scaled_up(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, let each matrix of a model double the size of what it multiplies, where it is smaller.
-
-    Matrices of zeros become random ones.
-    """
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+@torch.no_grad()
+def _scale_up(model: PreTrainedModel) -> None:
+    """Let each matrix of a model double the size of what it multiplies, where it is smaller; zeros become random."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim < 2:
-                continue
-            wanted, found = 2 / parameter.shape[-1] ** 0.5, float(parameter.float().std())
-            if found > 0:
-                parameter.mul_(max(1.0, wanted / found))
-            else:
-                parameter.copy_(wanted * torch.randn(parameter.shape, generator=generator))
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(before[name])
+    for parameter in model.parameters():
+        if parameter.ndim < 2:
+            continue
+        wanted, found = 2 / parameter.shape[-1] ** 0.5, float(parameter.float().std())
+        if found > 0:
+            parameter.mul_(max(1.0, wanted / found))
+        else:
+            parameter.copy_(wanted * torch.randn(parameter.shape, generator=generator))
 
 
 class _Admission:

@@ -68,9 +68,10 @@ def with_few_embeddings():
 def test_causal_models_are_admitted_and_left_as_they_were(model_type, fields):
     model = built(model_type, **fields)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    admission.admit_trainable(model, "teacher", VOCAB, LENGTH)
+    admission.admit(model, "teacher", VOCAB, LENGTH)
     assert not model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    admission.admit_trainable(model, "teacher", VOCAB, LENGTH)
 
 
 REFUSED = {
