@@ -44,7 +44,7 @@ class NextTokenLoss(torch.nn.Module):
         weight, bias = head.weight, head.bias
         if self.temperature != 1:  # the logits are linear in these two
             hidden, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
-        if torch.is_autocast_enabled(hidden.device.type):  # which does not reach into what follows; its sums are float32
+        if torch.is_autocast_enabled(hidden.device.type):  # it does not reach into what follows, whose sums are float32
             dtype = torch.get_autocast_dtype(hidden.device.type)
             hidden, weight, bias = (None if t is None else t.to(dtype) for t in (hidden, weight, bias))
         return linear_cross_entropy(hidden, weight, wanted, linear_bias=bias, reduction="none", options=BLOCK).float()
