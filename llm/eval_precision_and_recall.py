@@ -8,9 +8,10 @@
 
 Both are estimated by regression on exact next-token expectations and split into entropy and KL divergence (see
 llm/metrics.py); p* scored on its own test samples is the reference line. The teacher and the direct student are also
-sampled at each tau themselves, which is the control of distillation. Samples and scores are kept, so that a second run
-only reads them. Writes results/sequences.parquet, which has the scores of every sequence; table.csv, which is made from
-it, and from which tables, figures and claims are made; texts.json and provenance.json.
+sampled at each tau themselves, which is the control of distillation. Where the selected epoch of a model is not its
+last, the last one is evaluated beside it, by the model's name with _last. Samples and scores are kept, so that a second
+run only reads them. Writes results/sequences.parquet, which has the scores of every sequence; table.csv, which is made
+from it, and from which tables, figures and claims are made; texts.json and provenance.json.
 """
 
 from llm import evaluation, pipeline, processes, sample_sets
@@ -25,7 +26,7 @@ def main() -> None:
         say("\n".join(run.describe(work) for work in run.works("sample", "score", script=EVALUATE)))
         return say(f"results -> {run.paths.results}, figure -> {run.paths.figures}")
     run.need_samples([run.test_set(TRUTH)])
-    distributions = [TRUTH, *pipeline.evaluated(run.experiment)]
+    distributions = [TRUTH, *pipeline.evaluated(run.experiment), *run.last_epochs()]
     for each in distributions:
         run.weights(each)
     sample_sets.check(run, run.works("sample", script=EVALUATE))

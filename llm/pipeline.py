@@ -5,7 +5,8 @@ fields of the experiment that it depends on, and to the works that it comes from
 temperatures, seeds or test sequences: what is missing is made, and what is there is left alone.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from llm.students import Student
 TRUTH = Distribution(GROUND_TRUTH)
 SPLITS = {"train": "num_train", "validation": "num_validation", "test": "num_test"}  # of p*, and the field of its size
 SECOND = "second"  # the split of p*'s samples at tau that students of p* itself learn from; at tau = 1, another D
+LAST = "_last"  # ends the name of a model at its last epoch, where another one is selected
 CONTROLS = (TEACHER, DIRECT)  # also sampled at each temperature themselves, which is the control of distillation
 GENERATE, TRAIN, SELECT, EVALUATE = SCRIPTS = (
     "run_generate_data.sh",
@@ -161,15 +163,37 @@ def works(experiment: Experiment) -> list[Work]:
                 sets = [SampleSet(model.at(tau), "train", e.num_train) for tau in e.temperatures]
                 found += [Work(TRAIN, "sample", each.distribution, each) for each in sets]
     for distribution in evaluated(e):
-        own = SampleSet(distribution, "test", e.num_test)
-        found += [
-            Work(EVALUATE, "sample", distribution, own),
-            Work(EVALUATE, "score", distribution, own),
-            Work(EVALUATE, "score", distribution, drawn["test"]),
-            Work(EVALUATE, "score", TRUTH, own),
-        ]
+        found += evaluation(e, distribution)
     found.append(Work(EVALUATE, "score", TRUTH, drawn["test"]))
     return sorted(found, key=lambda work: SCRIPTS.index(work.script))
+
+
+def evaluation(experiment: Experiment, distribution: Distribution) -> list[Work]:
+    """Return the works that evaluate a distribution."""
+    own, test = (SampleSet(each, "test", experiment.num_test) for each in (distribution, TRUTH))
+    return [
+        Work(EVALUATE, "sample", distribution, own),
+        Work(EVALUATE, "score", distribution, own),
+        Work(EVALUATE, "score", distribution, test),
+        Work(EVALUATE, "score", TRUTH, own),
+    ]
+
+
+def at_last_epoch(model: Distribution) -> Distribution:
+    """Return the name of a trained model at its last epoch."""
+    return replace(model, model=model.model + LAST)
+
+
+def trained_as(distribution: Distribution) -> Distribution:
+    """Return a distribution by the name that its model is trained by."""
+    if not is_at_last_epoch(distribution):
+        return distribution
+    return replace(distribution, model=distribution.model.removesuffix(LAST))
+
+
+def is_at_last_epoch(distribution: Distribution) -> bool:
+    """Return whether a distribution is a trained model at its last epoch, which is not the selected one."""
+    return distribution.seed is not None and distribution.model.endswith(LAST)
 
 
 def kept(experiment: Experiment) -> list[Work]:
@@ -202,3 +226,20 @@ def evaluated(experiment: Experiment) -> list[Distribution]:
     sampled = (*(CONTROLS if experiment.roles else ()), experiment.baseline)
     controls = [model.at(tau) for model in trained if model.model in sampled for tau in others]
     return [*trained, *controls]
+
+
+def differences(before: Experiment, now: Experiment, is_there: Callable[[Work], bool]) -> list[str]:
+    """Return, in words, in what an experiment differs from an earlier one that works which are there depend on."""
+    found = []
+    for field in Experiment.model_fields:
+        old, new = getattr(before, field), getattr(now, field)
+        for work in works(before) if old != new else ():
+            grows = field == work.grows_with and new > old
+            if field in work.fields and not grows and is_there(work):
+                found.append(f"{field}: {old!r} there, {new!r} here, which {work} depends on")
+                break
+    for work in kept(before):
+        model = given(now, work.by)
+        if model and model.source != work.source and is_there(work):
+            found.append(f"{work.by.model}: {work.source!r} there, {model.source!r} here")
+    return found

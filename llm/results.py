@@ -56,7 +56,7 @@ class Evaluated:
         self.own = _scores(run, distribution, distribution)
         self.by_truth = _scores(run, distribution, TRUTH)
         self.of_truth = _scores(run, TRUTH, distribution)
-        self.epoch = None if distribution == TRUTH else run.selected_epoch(distribution)
+        self.epoch = None if distribution == TRUTH else run.epoch(distribution)
         # By the dtype asked for: on which machine a set was drawn, and whether that has it, is not known here.
         dtype = run.experiment.sampling_dtype
         refuse_gaps(str(distribution), self.samples, self.own.log_prob, dtype, distribution.temperature)
@@ -177,7 +177,8 @@ def _perplexities(run: Run, model: Distribution) -> Iterator[dict]:
 def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
     """Return the sequences, the table and the texts of a run whose samples and scores are complete."""
     truth = Evaluated(run, TRUTH)
-    evaluated = [truth, *(Evaluated(run, each, truth) for each in pipeline.evaluated(run.experiment))]
+    measured = [*pipeline.evaluated(run.experiment), *run.last_epochs()]
+    evaluated = [truth, *(Evaluated(run, each, truth) for each in measured)]
     kept = as_bytes(pd.concat([rows for each in evaluated for rows in each.sequences()]))
     sequences = read_sequences(io.BytesIO(kept))  # as they are kept, so that the same table is made from the file
     likelihoods, positions, entropies, perplexities, samples, texts = ([] for _ in range(6))
@@ -185,9 +186,10 @@ def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
         distribution = each.distribution
         likelihoods += each.likelihoods(sequences)
         samples += each.describe()
-        if distribution.temperature == 1:
-            texts.append(each.texts())
-        if distribution.temperature == 1 and distribution != TRUTH:
+        if distribution.temperature != 1 or pipeline.is_at_last_epoch(distribution):
+            continue
+        texts.append(each.texts())
+        if distribution != TRUTH:
             positions += each.by_position()
             perplexities += _perplexities(run, distribution)
             if distribution.model == TEACHER and run.experiment.roles:

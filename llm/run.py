@@ -37,7 +37,17 @@ class Run:
 
     def works(self, *kinds: str, script: str | None = None) -> list[Work]:
         """Return the works of some kinds, and of a script where it is given, in order."""
-        return [w for w in works(self.experiment) if w.kind in kinds and script in (None, w.script)]
+        found = works(self.experiment)
+        if {"sample", "score"} & {*kinds}:
+            found += [work for each in self.last_epochs() for work in pipeline.evaluation(self.experiment, each)]
+        return [w for w in found if w.kind in kinds and script in (None, w.script)]
+
+    def last_epochs(self) -> list[Distribution]:
+        """Return the models at their last epoch of which another epoch is selected: they are evaluated too."""
+        e = self.experiment
+        trained = [model for seed in range(e.num_seeds) for model in pipeline.models(e, seed)]
+        last = {each: e.epochs(each.role) for each in trained}
+        return [pipeline.at_last_epoch(each) for each in last if self.selected_epoch(each) not in (None, last[each])]
 
     def evaluated(self) -> list[Distribution]:
         """Return every trained model of every seed, at temperature 1."""
@@ -82,7 +92,7 @@ class Run:
                 raise UsageError(f"{found.directory} is not complete: run bash {script} first")
 
     def find_weights(self, distribution: Distribution) -> Path | None:
-        """Return the directory of a distribution's weights: p* or another model as kept, or the selected checkpoint.
+        """Return the directory of a distribution's weights: p* or another model as kept, or a checkpoint.
 
         None where there is none yet.
         """
@@ -91,8 +101,8 @@ class Run:
             return kept if kept.is_dir() else None
         if distribution.seed is None:
             return self.paths.ground_truth
-        epoch = self.selected_epoch(distribution)
-        return None if epoch is None else self.paths.checkpoint(distribution, epoch)
+        epoch = self.epoch(distribution)
+        return None if epoch is None else self.paths.checkpoint(pipeline.trained_as(distribution), epoch)
 
     def weights(self, distribution: Distribution) -> Path:
         """Return `find_weights`; UsageError where no checkpoint is selected."""
@@ -125,6 +135,12 @@ class Run:
         """Return the epoch of lowest validation perplexity; None before that has been measured."""
         selection = self.selection(model)
         return selection["best_epoch"] if selection else None
+
+    def epoch(self, distribution: Distribution) -> int | None:
+        """Return the epoch of a trained model's weights: the selected one, or the last. None before selection."""
+        trained = pipeline.trained_as(distribution)
+        selected = self.selected_epoch(trained)
+        return selected if selected is None or trained == distribution else self.experiment.epochs(trained.role)
 
     def training_bound(self, work: Work) -> dict[str, Any]:
         """Return what a training is of: the set that the model is fitted to, with the hash of its manifest.
@@ -187,18 +203,7 @@ class Run:
         before = self._made_with()
         if before is None:
             return
-        differing = []
-        for field in Experiment.model_fields:
-            old, new = getattr(before, field), getattr(self.experiment, field)
-            for work in works(before) if old != new else ():
-                grows = field == work.grows_with and new > old
-                if field in work.fields and not grows and work.path(self.paths).exists():
-                    differing.append(f"{field}: {old!r} there, {new!r} here, which {work} depends on")
-                    break
-        for work in pipeline.kept(before):
-            now = pipeline.given(self.experiment, work.by)
-            if now and now.source != work.source and work.path(self.paths).exists():
-                differing.append(f"{work.by.model}: {work.source!r} there, {now.source!r} here")
+        differing = pipeline.differences(before, self.experiment, lambda work: work.path(self.paths).exists())
         if differing:
             raise UsageError(
                 f"{self.paths.root} was made with other settings ({'; '.join(differing)}): "

@@ -1,0 +1,105 @@
+"""Where the selected epoch of a model is not its last, stage 4 evaluates the last one too, and changes nothing else."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import chain_within, contents, within
+from transformers import AutoModelForCausalLM
+
+from llm.distributions import DIRECT, Distribution
+from llm.pipeline import EVALUATE, LAST, TRUTH
+from llm.run import Run, open_run
+from llm.sequences import FROM_TRUTH, read_sequences
+from llm.store import files
+from llm.table import read_table
+
+FLAGS = ["--profile", "smoke", "--num_train", "90", "--num_validation", "30", "--num_test", "30", "--batch_size", "16"]
+FLAGS += ["--teacher_epochs", "2", "--student_epochs", "2", "--temperatures", "0.8", "--num_seeds", "2"]
+MODEL = Distribution(DIRECT, 1)
+
+
+def select(run: Run, model: Distribution, epoch: int) -> None:
+    """Write a selection of another epoch, as validation might have made it."""
+    selection = run.selection(model)
+    files.write_record(run.paths.selection(model), selection | {"best_epoch": epoch})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Run, Run]:
+    """A run whose models are all at their last epoch, and one in which seed 1's direct student is at its first."""
+    root = tmp_path_factory.mktemp("last") / "run"
+    chain_within("--out", str(root), *FLAGS)
+    first, _ = open_run("", ["--out", str(root), *FLAGS])
+    for model in first.evaluated():
+        select(first, model, 2)
+    for part in ("samples", "scores"):  # of the other epochs, if any was selected
+        for model in first.evaluated():
+            shutil.rmtree(root / part / model.model / "tau1.00" / f"seed{model.seed}" / "test", ignore_errors=True)
+    within("llm.eval_precision_and_recall", "--out", str(root), *FLAGS)
+    copy = Path(shutil.copytree(root, root.with_name("copy")))
+    second, _ = open_run("", ["--out", str(copy), *FLAGS])
+    select(second, MODEL, 1)
+    within("llm.eval_precision_and_recall", "--out", str(copy), *FLAGS)
+    return first, second
+
+
+def table(run: Run) -> pd.DataFrame:
+    return read_table(run.paths.results / "table.csv")
+
+
+def test_a_run_at_its_last_epochs_has_no_rows_of_them(runs):
+    assert not runs[0].last_epochs() and not table(runs[0])["model"].str.endswith(LAST).any()
+
+
+def test_the_last_epoch_is_a_model_beside_the_selected_one(runs):
+    _, run = runs
+    (last,) = run.last_epochs()
+    assert (last.model, last.seed) == (DIRECT + LAST, 1)
+    assert (run.epoch(MODEL), run.epoch(last)) == (1, 2)
+    assert run.find_weights(last) == run.paths.checkpoint(MODEL, 2)
+    rows = table(run)
+    of_seed = rows[(rows["seed"] == 1) & (rows["quantity"] == "recall") & rows["position"].isna()]
+    epochs = of_seed.groupby("model")["epoch"].unique().map(list)
+    assert epochs[DIRECT] == [1] and epochs[DIRECT + LAST] == [2]
+
+
+def test_it_is_scored_as_plain_transformers_scores_that_checkpoint(runs):
+    _, run = runs
+    samples = run.samples(run.test_set(TRUTH))
+    scores = read_sequences(run.paths.results / "sequences.parquet").scored(run.last_epochs()[0], FROM_TRUTH).log_p
+    model = AutoModelForCausalLM.from_pretrained(run.paths.checkpoint(MODEL, 2))
+    for i in range(len(samples)):
+        ids = torch.tensor(samples[i].astype(int))[None]
+        with torch.inference_mode():
+            log_probs = torch.log_softmax(model(ids).logits[0, :-1].double(), -1)
+        drawn = log_probs.gather(1, ids[0, 1:, None])[int(samples.num_prompt[i]) - 1 :]
+        assert scores[i] == pytest.approx(drawn.sum().item(), abs=1e-3)
+
+
+def test_all_other_rows_are_as_they_were(runs):
+    first, second = map(table, runs)
+    of_model = (second["model"] == DIRECT) & ((second["seed"] == 1) | second["seed"].isna())
+    rest = second[~second["model"].str.endswith(LAST) & ~of_model].reset_index(drop=True)
+    of_model = (first["model"] == DIRECT) & ((first["seed"] == 1) | first["seed"].isna())
+    pd.testing.assert_frame_equal(first[~of_model].reset_index(drop=True), rest)
+
+
+def test_it_is_made_once_and_in_parts(runs):
+    _, run = runs
+    command = ["--out", str(run.paths.root), *FLAGS]
+    told = within("llm.eval_precision_and_recall", *command, "--dry-run")
+    works = [work for work in run.works("sample", "score", script=EVALUATE) if DIRECT + LAST in str(work)]
+    assert len(works) == 4 and all(str(work) in told for work in works) and "to do" not in told
+    before = contents(run.paths.root)
+    within("llm.eval_precision_and_recall", *command)
+    after = contents(run.paths.root)
+    assert {name: value[1] for name, value in after.items()} == {name: value[1] for name, value in before.items()}
+    shutil.rmtree(run.paths.root / "samples" / (DIRECT + LAST))
+    shutil.rmtree(run.paths.root / "scores" / (DIRECT + LAST))
+    for part in ("2/2", "1/2"):
+        within("llm.eval_precision_and_recall", *command, "--part", part)
+    again = contents(run.paths.root)
+    assert {name: value[1] for name, value in again.items()} == {name: value[1] for name, value in before.items()}
