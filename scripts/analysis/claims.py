@@ -31,11 +31,12 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
 
 LEVEL = 1 - CONFIDENCE
 RULE = (
-    f"Where the paper publishes a number, the verdict is “{Verdict.VALUE}” if our 95 % interval holds it, and "
-    f"“{Verdict.CONTRADICTED}” if not. Where the paper gives a direction, we estimate a difference, and a two-sided "
-    "test gives the p value of a difference of 0. The p values of all differences of a claim are adjusted for their "
-    f"number (Holm 1979). If the adjusted p value is below {LEVEL:.2f} and the difference has the paper's sign, the "
-    f"verdict is “{Verdict.DIRECTION}”; if it is below {LEVEL:.2f} and the sign is the other one, "
+    f"Where the paper publishes a number, the verdict is “{Verdict.VALUE}” if the 95 % interval of our median over "
+    f"seeds holds it, and “{Verdict.CONTRADICTED}” if not. One seed's number may lie anywhere in the range of seeds, "
+    "which stands beside it and is no test. Where the paper gives a direction, we estimate a difference, and a "
+    "two-sided test gives the p value of a difference of 0. The p values of all differences of a claim are adjusted "
+    f"for their number (Holm 1979). If the adjusted p value is below {LEVEL:.2f} and the difference has the paper's "
+    f"sign, the verdict is “{Verdict.DIRECTION}”; if it is below {LEVEL:.2f} and the sign is the other one, "
     f"“{Verdict.CONTRADICTED}”; if it is not below, “{Verdict.NOT_SEPARATED}”. An order is judged by the pairs of "
     "neighbours in it. A claim of several comparisons has the worst of their verdicts; from best to worst they are: "
     f"{', '.join(Verdict)}."
@@ -47,10 +48,10 @@ TESTS = (
     "another training: in recall both sides are subtracted within each test sequence; in all else each side has "
     "samples of its own, and the variances of both are added. For the mixture of Gaussians it is a sign test over its "
     "seeds. The table of a claim says what each interval is over; no interval of the language models is over another "
-    "training set D, which all seeds share. The intervals are not adjusted for the number of comparisons, so one may "
-    f"leave out 0 where the verdict is “{Verdict.NOT_SEPARATED}”. Beside each difference of the language models stands "
-    f"the smallest true difference that such a comparison would tell from 0 with probability {POWER:g}, at the level "
-    f"{LEVEL:.2f} and without the adjustment."
+    "training set D, which all seeds share. The intervals are not adjusted for the number of comparisons; where one "
+    f"leaves out 0 and the verdict is “{Verdict.NOT_SEPARATED}”, that is said. Beside each difference of the language "
+    f"models stands the smallest true difference that such a comparison would tell from 0 with probability {POWER:g}, "
+    "at the strictest level of the adjustment."
 )
 
 
@@ -103,6 +104,11 @@ class Claim:
     comparisons: tuple[Comparison, ...]
 
     @property
+    def num_directed(self) -> int:
+        """Return how many differences it compares, for which their p values are adjusted."""
+        return sum(isinstance(each.paper, Sign) for each in self.comparisons)
+
+    @property
     def verdicts(self) -> list[Verdict]:
         """Return the verdict of each comparison, adjusted for how many differences the claim compares."""
         directed = [each for each in self.comparisons if isinstance(each.paper, Sign)]
@@ -113,6 +119,16 @@ class Claim:
     def verdict(self) -> Verdict:
         """Return the worst of its comparisons' verdicts."""
         return worst(self.verdicts)
+
+    @property
+    def told(self) -> list[str]:
+        """Return each comparison's verdict in words: also by what it is, where the interval alone says otherwise."""
+        return [
+            f"{verdict}, after Holm, over {self.num_directed} comparisons"
+            if verdict is Verdict.NOT_SEPARATED and not each.ours.low <= 0 <= each.ours.high
+            else verdict
+            for each, verdict in zip(self.comparisons, self.verdicts, strict=True)
+        ]
 
 
 def ordering(
@@ -173,8 +189,9 @@ def mixture_claims(mog: dict) -> list[Claim]:
         numbers = []
         for row, each in sorted(mog["table"].items()):
             found = seeds[f"{row}, {reading}"]
-            ours = Estimate(found["median"], found["low"], found["high"])
-            basis = f"median and 95 % range over {num_seeds:,} seeds"
+            ours = Estimate(found["median"], found["median_low"], found["median_high"])
+            width = f"{found['high'] - found['low']:.3g} nats wide, [{found['low']:.3g}, {found['high']:.3g}]"
+            basis = f"interval of the median over {num_seeds:,} seeds, whose 95 % range is {width}"
             numbers.append(Comparison(f"{row.replace(' ', ', ')} student", each["published"], ours, basis))
         scored = {"as published": "by the released code", "as defined": "as the paper defines them"}[reading]
         published = ", ".join(f"{each.paper:.2f}" for each in numbers)

@@ -110,7 +110,7 @@ def test_an_interval_that_is_not_finite_has_no_verdict():
 def test_the_rule_says_what_the_numbers_are():
     """Levels and names are those of the code; each verdict is named."""
     assert all(verdict in RULE for verdict in Verdict) and "below 0.05" in RULE and "Holm" in RULE
-    assert "with probability 0.8" in TESTS and "level 0.05" in TESTS
+    assert "with probability 0.8" in TESTS and "at the strictest level of the adjustment" in TESTS
 
 
 def test_beside_a_difference_stands_what_could_have_been_told_apart():
@@ -120,6 +120,16 @@ def test_beside_a_difference_stands_what_could_have_been_told_apart():
     assert table.header[4] == "could tell apart"
     assert [cells[4] for cells in table.rows] == [f"{2 * (2.22814 + 0.87906):.3f}", ""]
     assert [cells[5] for cells in table.rows] == [NOT_SEPARATED, VALUE]
+    two = Comparison("another", Sign.HIGHER, Estimate.of(-1.0, 2.0, 10), "nothing")
+    *_, table = claims_blocks([Claim("made up", "", (directed, two))])
+    assert [cells[4] for cells in table.rows] == [f"{directed.ours.detectable(2):.3f}"] * 2
+
+
+def test_where_the_interval_alone_leaves_out_0_the_adjustment_is_named():
+    """By itself a difference of 2.05 errors is separated, with p = 0.040; of two comparisons it is not."""
+    pair = [Comparison("made up", Sign.HIGHER, Estimate.of(ratio, 1.0, 1e9), "nothing") for ratio in (2.05, 0.1)]
+    assert Claim("", "", tuple(pair)).told == ["not separated, after Holm, over 2 comparisons", "not separated"]
+    assert Claim("", "", tuple(pair[:1])).told == [DIRECTION]
 
 
 def made_up_number() -> Comparison:
@@ -342,14 +352,15 @@ def test_two_fits_are_a_claim_of_their_own(tmp_path):
 
 
 def test_the_mixtures_claims(tmp_path):
-    """Medians and ranges as in README.md: all four published numbers are inside theirs as published, one as defined."""
+    """The range of seeds holds all four published numbers as published, and is no test; no interval of a median does."""
     direction, published, defined = claims(made_up.write(tmp_path))[:3]
     assert direction.verdict is DIRECTION
     assert direction.comparisons[0].ours.value == pytest.approx(0.984 - 0.016)
     assert [each.paper for each in published.comparisons] == [-20.26, -0.70, -2.64, -42.45]
-    assert published.verdicts == [VALUE] * 4
-    assert defined.verdicts == [CONTRADICTED] * 3 + [VALUE]
-    assert (published.verdict, defined.verdict) == (VALUE, CONTRADICTED)
+    assert published.verdicts == defined.verdicts == [CONTRADICTED] * 4
+    first = published.comparisons[0]
+    assert (first.ours.low, first.ours.high) == pytest.approx((-16.235, -15.227), abs=1e-3)
+    assert first.basis.endswith("whose 95 % range is 23.9 nats wide, [-29.1, -5.21]")
 
 
 @pytest.mark.parametrize(
