@@ -39,15 +39,39 @@ class Estimate:
             return float(self.value == 0)
         return float(2 * t.sf(abs(self.value) / self.error, self.freedom))
 
-    @property
-    def detectable(self) -> float:
+    def detectable(self, num: int = 1) -> float:
         """Return the smallest true difference that would be told from 0 with probability 0.8.
 
-        (t_.975 + t_.8) * error, the usual approximation to the noncentral t.
+        num: of how many comparisons it is one, whose p values are adjusted: by the strictest step of that, each is
+        tried at 0.05 / num. (t_level + t_.8) * error, the usual approximation to the noncentral t.
         """
         from scipy.stats import t
 
-        return float(t.ppf((1 + CONFIDENCE) / 2, self.freedom) + t.ppf(POWER, self.freedom)) * self.error
+        level = (1 - CONFIDENCE) / num
+        return float(t.isf(level / 2, self.freedom) + t.ppf(POWER, self.freedom)) * self.error
+
+    def p_beyond(self, margin: float) -> float:
+        """Return the p value of a true value that is margin or more from 0: the larger of two one-sided tests'.
+
+        Below 0.05 the value is shown to lie within the margin (Schuirmann 1987).
+        """
+        from scipy.stats import t
+
+        if self.error == 0:
+            return float(abs(self.value) >= margin)
+        return float(t.sf((margin - abs(self.value)) / self.error, self.freedom))
+
+    def could_show_none(self, margin: float) -> bool:
+        """Return whether a true 0 would be shown to lie within a margin with probability 0.8 or more.
+
+        The probability is 2 F(margin / error - t_.95) - 1, for the error that was estimated.
+        """
+        from scipy.stats import t
+
+        if self.error == 0:
+            return True
+        reach = margin / self.error - t.ppf(CONFIDENCE, self.freedom)
+        return bool(2 * t.cdf(reach, self.freedom) - 1 >= POWER)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -61,6 +85,13 @@ def mean_estimate(values: Sequence[float] | np.ndarray) -> Estimate:
     from scipy.stats import sem
 
     return Estimate.of(float(np.mean(values)), float(sem(values)), len(values) - 1)
+
+
+def upper_bound(values: Sequence[float]) -> float:
+    """Return the upper end of the one-sided 95 % interval of the mean of independent values; of one, itself."""
+    from scipy.stats import sem, t
+
+    return float(np.mean(values) + (t.ppf(CONFIDENCE, len(values) - 1) * sem(values) if len(values) > 1 else 0.0))
 
 
 def crossed_estimate(values: Sequence[float] | np.ndarray, residuals: np.ndarray) -> Estimate:

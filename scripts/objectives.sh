@@ -30,6 +30,8 @@ run() {
     OUT=$out bash "$repository/$script.sh" "$@" &
     wait_for $!
   done
+  # Twice: by the second time the parts are there that decide on a further length.
+  OUT=$out stage scripts.evidence.control "$@"
   OUT=$out stage scripts.evidence.control "$@"
   OUT=$out JOBS=1 stage scripts.evidence.control "$@"
   OUT=$out JOBS=1 stage scripts.analysis.gather "$@" --results "$results/$name" --numbers

@@ -5,11 +5,9 @@
     python -m scripts.evidence.length --profile cpu --only teacher student_direct
 
 Of a finished run, every model of seed 0 is trained again on the same data with a schedule of 1.5 times its epochs. The
-teacher, the direct student and the most selective distilled one are trained for 1 / 1.5 of them too, and evaluated. The
-rule:
-
-    finished          a schedule 1.5 times as long changes validation nats by less than 0.02, or raises them
-    not overfitted    no earlier epoch of the schedule is better than its last by more than 0.01
+teacher, the direct student and the most selective distilled one are trained for 1 / 1.5 of them too, and evaluated. A
+model is overfitted where an earlier epoch of its schedule is better than the last by more than 0.01 nats. Whether
+models are finished one seed cannot tell: scripts/evidence/control.py asks all of them.
 
 Validation nats are per token, of p*'s validation set, at the selected epoch. Writes results/length.csv in the run;
 parts train, and a call without --part makes the table too. scripts/evidence.sh calls it.
@@ -37,7 +35,7 @@ from llm.store.samples import SampleFiles
 from llm.table import markdown
 from llm.train import train
 
-FINISHED, OVERFITTED, LONGER = 0.02, 0.01, 1.5  # nats a token, nats a token, times
+OVERFITTED, LONGER = 0.01, 1.5  # nats a token, times
 QUANTITIES = ("precision", "recall", "entropy")
 
 
@@ -131,11 +129,6 @@ def nats(run: Run, model: Distribution) -> list[float]:
     return [log(each["perplexity"]) for each in selection["epochs"]]
 
 
-def is_finished(own: float, longer: float) -> bool:
-    """Return what the rule says of a training, or of several. own, longer: validation nats, those of a longer one."""
-    return longer - own > -FINISHED
-
-
 def row(run: Run, model: Distribution, epochs: int, is_evaluated: bool) -> dict:
     """Return a model's row at one length: its validation nats, and precision, recall and entropy where measured.
 
@@ -154,7 +147,7 @@ def row(run: Run, model: Distribution, epochs: int, is_evaluated: bool) -> dict:
 
 
 def table(run: Run, works: list[Work]) -> pd.DataFrame:
-    """Return a row for each training and each length, with the rule's verdict where there is a longer one."""
+    """Return a row for each training and each length, and what the next length changes where there is one."""
     rows = []
     for work in works:
         for epochs in sorted({*lengths(run, work), work.epochs}):
@@ -162,7 +155,6 @@ def table(run: Run, works: list[Work]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     longer = frame.groupby("model", sort=False)["nats"].shift(-1)
     frame["longer_changes_nats_by"] = longer - frame["nats"]
-    frame["finished"] = is_finished(frame["nats"], longer).astype("boolean").mask(longer.isna())
     return frame
 
 

@@ -1,5 +1,7 @@
 """The direct student is trained until it is finished, and that one is what others are compared with."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,23 +10,26 @@ from conftest import chain_within, refusal, within
 from transformers import AutoModelForCausalLM
 
 from llm import config
-from llm.advantage import difference, mean_over
+from llm.advantage import offsets
 from llm.distributions import DIRECT, TEACHER, Distribution
+from llm.intervals import upper_bound
 from llm.pipeline import TRUTH
 from llm.processes import UsageError
 from llm.run import Run
 from llm.sequences import FROM_TRUTH, Sequences, read_sequences
 from llm.store import files
 from llm.store.paths import Paths
-from scripts.analysis.advantage import advantages, sampled
+from scripts.analysis.advantage import control as knots
+from scripts.analysis.advantage import over_control
 from scripts.analysis.results import Results
-from scripts.evidence import length
+from scripts.evidence import control
 
 FLAGS = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--num_test", "40", "--num_seeds", "2"]
 FLAGS += ["--temperatures", "0.8", "1.0", "--teacher_epochs", "2", "--student_epochs", "2"]
 FLAGS += ["--control_temperatures", "0.5", "2.0"]
 VALUES = dict(num_train=120, num_validation=40, num_test=40, num_seeds=2, temperatures=[0.8, 1.0])
 VALUES |= dict(control_temperatures=[0.5, 2.0])
+MARGIN = 0.055  # nats
 TAUS = (0.5, 0.8, 1.0, 2.0)
 MEMBERS = [Distribution(DIRECT, seed, tau) for tau in TAUS for seed in (0, 1)]
 
@@ -40,9 +45,12 @@ def run(tmp_path_factory) -> Run:
     root = tmp_path_factory.mktemp("control") / "run"
     chain_within("--out", str(root), *FLAGS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(length, "FINISHED", 0.055)
-        for part in (["--part", "2/2"], ["--part", "1/2"], []):
+        patch.setattr(control, "FINISHED", MARGIN)
+        told = [
             within("scripts.evidence.control", "--out", str(root), *FLAGS, *part)
+            for part in (["--part", "2/2"], ["--part", "1/2"], [])
+        ]
+    assert "other parts' students are not trained for as long yet: run this again" in told[0]
     return Run(config.load("smoke", **VALUES, teacher_epochs=2, student_epochs=2), Paths(root))
 
 
@@ -53,17 +61,24 @@ def gathered(run) -> Results:
     return Results(folder)
 
 
+def test_the_gain_of_a_longer_training_is_judged_over_seeds():
+    """By hand: a mean of 0.02 with a standard error of 0.01, and t(0.95, 1) = 6.3138; of one seed, its own."""
+    assert upper_bound([0.01, 0.03]) == pytest.approx(0.02 + 6.3138 * 0.01, abs=1e-5)
+    assert upper_bound([-0.02, -0.02, -0.02]) == pytest.approx(-0.02) and upper_bound([0.004]) == 0.004
+
+
 def test_each_length_is_half_as_long_again_and_the_first_that_is_finished_is_taken(run, gathered):
     frame = pd.read_csv(gathered.directory / "control.csv")
-    assert frame["seed"].unique().tolist() == [0, 1] and (frame.groupby("seed")["epochs"].count() > 2).all()
+    lengths = [2, 3, 4, 6, 9, 14, 21, 32, 48][: frame["epochs"].nunique()]
+    assert len(lengths) > 2  # so that some length was not finished
+    nats = frame.pivot(index="seed", columns="epochs", values="nats")
+    assert nats.index.tolist() == [0, 1] and nats.columns.tolist() == lengths  # all seeds have the same
     for seed, rows in frame.groupby("seed"):
-        assert rows["epochs"].tolist() == [2, 3, 4, 6, 9, 14, 21, 32, 48][: len(rows)]
-        roots = [run.paths.root, *(run.paths.root / f"length/epochs-{k}" for k in rows["epochs"][1:])]
-        nats = [np.log(min(perplexities(root, seed))) for root in roots]
-        assert rows["nats"].tolist() == pytest.approx(nats)
-        gains = -np.diff(nats)
-        assert (gains[:-1] >= 0.055).all() and gains[-1] < 0.055
+        roots = [run.paths.root, *(run.paths.root / f"length/epochs-{k}" for k in lengths[1:])]
+        assert rows["nats"].tolist() == pytest.approx([np.log(min(perplexities(root, seed))) for root in roots])
         assert rows["taken"].tolist() == [k == len(rows) - 2 for k in range(len(rows))]
+    most = [upper_bound((nats[own] - nats[longer]).tolist()) for own, longer in pairwise(lengths)]
+    assert all(each >= MARGIN for each in most[:-1]) and most[-1] < MARGIN
 
 
 def test_the_kept_scores_are_of_the_length_that_is_taken(run, gathered):
@@ -100,13 +115,19 @@ def test_others_are_compared_with_it_and_with_nothing_else_of_it(gathered, tmp_p
         points = [Distribution(model, seed, tau) for tau in TAUS]
         return np.array([[table.estimate(name, each).value for each in points] for name in ("entropy", "recall")])
 
-    means = [mean_over(*difference(curve(own, TEACHER, seed), curve(kept, DIRECT, seed))) for seed in (0, 1)]
-    teacher = [(TEACHER, tau) for tau in TAUS]
-    over_it = advantages(gathered, teacher, sampled(gathered))["recall"].value
+    teacher = [(TEACHER, 1.0)]
+    means = [
+        offsets(curve(own, TEACHER, seed)[:, [TAUS.index(1.0)]], curve(kept, DIRECT, seed))[1].item() for seed in (0, 1)
+    ]
+    over_it = over_control(gathered, teacher)["recall"].pooled.value
     assert over_it == pytest.approx(np.mean(means))
-    for name in ("table.csv", "sequences.parquet"):
+    for name in ("table.csv", "sequences.parquet", "provenance.json"):
         (tmp_path / name).write_bytes((gathered.directory / name).read_bytes())
-    assert advantages(Results(tmp_path), teacher, sampled(gathered))["recall"].value > over_it + 0.01  # over its own
+    assert over_control(Results(tmp_path), teacher)["recall"].pooled.value > over_it + 0.01  # over its own
+    frame = read_sequences(gathered.directory / "control.parquet").frame
+    more = pd.concat([frame, frame[frame["temperature"] == 1].assign(temperature=1.5)])
+    more.to_parquet(tmp_path / "control.parquet", index=False)  # the control may have more temperatures than the run
+    assert knots(Results(tmp_path)) == [(DIRECT, tau) for tau in (0.5, 0.8, 1.0, 1.5, 2.0)]
 
 
 def test_a_control_of_other_test_sequences_is_refused(gathered, tmp_path):

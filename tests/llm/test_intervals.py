@@ -50,7 +50,40 @@ def test_without_error_a_value_is_certain():
 
 @pytest.mark.parametrize("freedom", T975)
 def test_what_is_detectable_by_its_formula(freedom):
-    assert Estimate.of(7.0, 0.5, freedom).detectable == pytest.approx(0.5 * (T975[freedom] + T800[freedom]), rel=1e-5)
+    assert Estimate.of(7.0, 0.5, freedom).detectable() == pytest.approx(0.5 * (T975[freedom] + T800[freedom]), rel=1e-5)
+
+
+def test_what_is_detectable_among_several_is_at_the_strictest_level_of_holm():
+    """By hand, of a normal: z(0.9975) = 2.8070 at 0.05 / 10, where 1.9600 is alone; z(0.8) = 0.8416."""
+    found = Estimate.of(0.0, 2.0, math.inf)
+    assert found.detectable() == pytest.approx(2 * (1.9600 + 0.8416), abs=1e-3)
+    assert found.detectable(10) == pytest.approx(2 * (2.8070 + 0.8416), abs=1e-3)
+
+
+@pytest.mark.parametrize(("true", "most"), [(0.02, 0.05), (-0.02, 0.05), (0.03, 0.001)])
+def test_a_difference_of_the_margin_is_rarely_shown_to_be_smaller(true, most):
+    """20,000 draws of five normal values, whose mean has an error of 0.004: at most 5 %, and nearly that."""
+    shown = _shown(true, 0.004)
+    assert shown <= most + 0.005 and (abs(true) > 0.02 or shown > 0.04)
+
+
+@pytest.mark.parametrize("error", [0.003, 0.005, 0.0065, 0.012])
+def test_whether_none_could_have_been_shown_is_the_probability_of_showing_it(error):
+    """Of five values F(margin / error - t(0.95, 4)) overstates it a little; 0.0065 is the edge."""
+    assert Estimate.of(0.1, error, 4).could_show_none(0.02) == (error < 0.006)
+    assert (_shown(0.0, error) > 0.8) == (error < 0.006)
+
+
+def _shown(true: float, error: float) -> float:
+    """How often five draws of a true mean, whose mean has this error, are shown to lie within 0.02 of 0."""
+    draws = np.random.default_rng(0).normal(true, error * math.sqrt(5), (20_000, 5))
+    means, errors = draws.mean(1), draws.std(1, ddof=1) / math.sqrt(5)
+    return float(np.mean([Estimate(m, m, m, e, 4).p_beyond(0.02) < 0.05 for m, e in zip(means, errors, strict=True)]))
+
+
+def test_a_value_without_error_lies_within_the_margin_or_not():
+    inside, outside = Estimate.of(0.019, 0.0, 3), Estimate.of(-0.02, 0.0, 3)
+    assert inside.p_beyond(0.02) == 0 and outside.p_beyond(0.02) == 1 and inside.could_show_none(0.02)
 
 
 @pytest.mark.parametrize("num_seeds", [3, 5, 11, 40])
@@ -60,7 +93,7 @@ def test_a_true_difference_of_the_detectable_size_is_told_from_0_in_four_of_five
     Exactly, by the noncentral t: 0.766 with three seeds, 0.791 with five, 0.800 with forty.
     """
     true = Estimate.of(0.0, 2 / math.sqrt(num_seeds), num_seeds - 1)
-    draws = np.random.default_rng(num_seeds).normal(true.detectable, 2, (20_000, num_seeds))
+    draws = np.random.default_rng(num_seeds).normal(true.detectable(), 2, (20_000, num_seeds))
     errors = draws.std(axis=1, ddof=1) / math.sqrt(num_seeds)
     told = np.abs(draws.mean(axis=1)) > (true.high / true.error) * errors
     assert 0.755 < told.mean() < 0.81
