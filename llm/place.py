@@ -17,11 +17,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llm import config, evaluation, given, ground_truth, metrics, pipeline, processes, prompts, sample_sets
-from llm.advantage import QUANTITIES, advantage, of_seed
+from llm.advantage import MOST_BETWEEN_KNOTS, QUANTITIES, of_seed, reached, widest_gap
 from llm.config import REPOSITORY
 from llm.distributions import Distribution
 from llm.engine import preflight
+from llm.intervals import Estimate
 from llm.parts import Part
 from llm.pipeline import EVALUATE, TRUTH
 from llm.placed import Placed
@@ -96,28 +99,42 @@ def beside_baseline(run: Run, sequences: Sequences) -> str:
     """
     placed = pipeline.placed(run.experiment)
     baselines = [each for each in placed if each.model == run.experiment.baseline]
-    rows = []
+    rows, far = [], []
     for model in placed:
         if model not in baselines:
             baseline = next((each for each in baselines if each.seed == model.seed), baselines[0])
             control = [each for each in sequences.distributions() if each.at(1.0) == baseline]
             found = {name: [{0: sequences.estimate(name, each)} for each in (model, baseline)] for name in COMPARED}
             differences = [metrics.difference(name, *both) for name, both in found.items()]
-            over_control = [_over_control(sequences, name, model, control) for name in QUANTITIES]
+            over_control, gap = _over_control(sequences, model, control)
+            if gap > MOST_BETWEEN_KNOTS:
+                far.append(f"{_name(model, placed)} ({gap:.2f} nats)")
             rows.append([_name(model, placed), *differences, *over_control])
     titles = ["precision", "recall", "H(q)", *(f"{name} at equal H(q)" for name in QUANTITIES)]
     num = run.experiment.num_test
     basis = f"over {num:,} sequences" + ", each after another prompt" * (len(run.language.prompts) >= num)
     paired = ", of the same seed where there are several" * (len(baselines) > 1)
     told = f"each model q minus {run.experiment.baseline}{paired}: nats per token, {basis}"
-    return f"{told}\n\n{markdown(['model', *titles], rows)}"
+    lines = [told, "", markdown(["model", *titles], rows)]
+    if far:
+        near = f"more --temperatures, {MOST_BETWEEN_KNOTS:g} nats apart at most, tell better"
+        lines += ["", f"the baseline's two temperatures around some models lie far apart: {', '.join(far)}; {near}"]
+    return "\n".join(lines)
 
 
-def _over_control(sequences: Sequences, quantity: str, model: Distribution, control: list[Distribution]):
-    try:
-        return advantage(quantity, [of_seed(sequences, quantity, [model], control)])
-    except ValueError:
-        return "the baseline never has its self-entropy"
+def _over_control(
+    sequences: Sequences, model: Distribution, control: list[Distribution]
+) -> tuple[list[Estimate | str], float]:
+    """Return what a model has over the control in each of QUANTITIES, and how far apart its neighbouring knots are.
+
+    Where the control does not reach its self-entropy, say so instead; the distance is 0 then.
+    """
+    own, *knots = (sequences.estimate("entropy", each).value for each in (model, *control))
+    own, knots = np.array([own]), np.array(knots)
+    if not reached(own, knots).all():
+        return ["the baseline never has its self-entropy"] * len(QUANTITIES), 0.0
+    found = [of_seed(sequences, name, [[model]], control, lambda family: family[1]) for name in QUANTITIES]
+    return [number.estimate for (number,) in found], widest_gap(own, knots)
 
 
 def _name(model: Distribution, placed: list[Distribution]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from llm.distributions import DIRECT
 from llm.intervals import Estimate
 from llm.students import Student
-from scripts.analysis.advantage import Apart, advantages, sampled
+from scripts.analysis.advantage import Apart, over_control
 from scripts.analysis.results import Results
 
 LOSSES = {
@@ -63,12 +63,13 @@ def described(results: Results) -> list[Described]:
     return found
 
 
-def over_control(results: Results, student: Described) -> dict[str, Estimate] | str:
+def beside_control(results: Results, student: Described) -> dict[str, Estimate] | str:
     """Return {quantity: what a student has over the direct student that is sampled to the same self-entropy}.
 
-    Where the direct student reaches no such self-entropy, say so instead.
+    Where the direct student does not reach its self-entropy in every seed, say so instead.
     """
+    member = (student.model, 1.0)
     try:
-        return advantages(results, [(student.model, 1.0)], sampled(results))
+        return {quantity: found.members[member] for quantity, found in over_control(results, [member]).items()}
     except Apart as apart:
         return apart.where

@@ -1,28 +1,33 @@
 """What rival explanations predict of the experiments on objectives, held against their results by one rule.
 
-predictions.yaml, beside this, holds the questions, the rivals and the cells; it was written before the results. A cell
-is a difference of precision or recall. The p values of all cells of an experiment are adjusted for their number (Holm
-1979): below 0.05 a cell has the sign of its difference, else 0, "not separated". A prediction of a sign is as predicted
-where the cell has it and contradicted where it has the other; a prediction of 0 is contradicted by either sign.
+predictions.yaml, beside this, holds the questions, the rivals and the cells. What was added to it after results had
+been seen says so. A cell is a difference of precision or recall, and is found to be the first of these that holds:
+
+    0                   it lies within 0.02 nats of 0: both one-sided tests reject at 0.05, each cell by itself
+    + or -              its p value is below 0.05 when adjusted for all cells of the experiment (Holm 1979)
+    could not decide    its error is too large: a true 0 would have been shown with a probability below 0.8
+    not separated       neither was shown, though a 0 could have been
+
+A predicted sign is as predicted where the cell is found to have it, and contradicted where it has the other or is 0. A
+predicted 0 is contradicted by either sign. The margin of 0.02 was chosen after the results had been seen.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
-from llm.distributions import DIRECT
 from llm.intervals import Estimate, adjusted
-from scripts.analysis.advantage import Apart, advantages, sampled
+from scripts.analysis.advantage import Apart, between, lost_between, pooled_over_control
 from scripts.analysis.claims import LEVEL
 from scripts.analysis.results import Results
 
 WRITTEN = Path(__file__).with_name("predictions.yaml")
 CONTROL, EQUAL_ENTROPY, AS_THEY_ARE = "control", "equal_entropy", "temperature_1"
-AS_PREDICTED, OPEN, CONTRADICTED = "as predicted", "not separated", "contradicted"
+MARGIN = 0.02  # nats a token: a smaller difference is none
+AS_PREDICTED, CONTRADICTED, OPEN, UNDECIDED = "as predicted", "contradicted", "not separated", "could not decide"
 PREDICTED = {"+": "higher", "-": "lower", "0": "no difference"}
-MEASURED = PREDICTED | {"0": OPEN}
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Cell:
 
     run: the folder of the results within the experiment's, where it has several.  at: equal_entropy or temperature_1.
     ours, than: names of models; than is "control" for the direct student, sampled at every temperature.
+    than_run: where it is given, the same difference in that run is subtracted.
     predicted: {rival: "+", "-" or "0"} of those that say something.
     """
 
@@ -41,14 +47,22 @@ class Cell:
     than: tuple[str, ...] | str
     quantity: str
     predicted: dict[str, str]
+    than_run: str = ""
 
-    def measured(self, results: Results) -> Estimate:
-        """Return the difference with its interval; `Apart` where the families share no self-entropy."""
-        than = (DIRECT,) if self.than == CONTROL else self.than
+    def measured(self, results: Results, others: Results | None = None) -> Estimate:
+        """Return the difference with its interval; `Apart` where the families share no self-entropy.
+
+        results, others: of its run, and of than_run where that is given.
+        """
+        ours = [(name, 1.0) for name in self.ours]
+        if others is not None:
+            return lost_between(results, others, ours)[self.quantity]
+        if self.than == CONTROL:
+            return pooled_over_control(results, ours)[self.quantity]
+        than = [(name, 1.0) for name in self.than]
         if self.at == EQUAL_ENTROPY:
-            others = sampled(results) if self.than == CONTROL else [(name, 1.0) for name in than]
-            return advantages(results, [(name, 1.0) for name in self.ours], others)[self.quantity]
-        return results.difference(self.quantity, (self.ours[0], 1.0), (than[0], 1.0))
+            return between(results, ours, than)[self.quantity].estimate
+        return results.difference(self.quantity, ours[0], than[0])
 
 
 @dataclass(frozen=True)
@@ -65,24 +79,33 @@ class Question:
 class Found:
     """A cell with what was measured: None where two families share no self-entropy, or the results are not there.
 
-    sign: "+", "-", or "0" where nothing is separated; None where nothing was measured.  missing: why not.
+    value: what it is found to be: "+", "-", "0", OPEN or UNDECIDED; None where nothing was measured.
+    p: adjusted for num cells.  missing: why nothing was measured.
     """
 
     cell: Cell
     estimate: Estimate | None
     basis: str = ""
     p: float | None = None
-    sign: str | None = None
+    num: int = 0
+    value: str | None = None
     missing: str = ""
 
     def verdict(self, rival: str) -> str | None:
         """Return how a rival's prediction of this cell fared; None where it has none, or nothing was measured."""
         predicted = self.cell.predicted.get(rival)
-        if predicted is None or self.sign is None:
+        if predicted is None or self.value is None:
             return None
-        if self.sign == "0":
-            return OPEN
-        return AS_PREDICTED if self.sign == predicted else CONTRADICTED
+        if self.value not in PREDICTED:
+            return self.value
+        return AS_PREDICTED if self.value == predicted else CONTRADICTED
+
+    @property
+    def words(self) -> str:
+        """Return what it is found to be, in words, and whether its interval says otherwise."""
+        words = PREDICTED.get(self.value, self.value)
+        leaves_out_0 = self.value in (OPEN, UNDECIDED) and not self.estimate.low <= 0 <= self.estimate.high
+        return f"{words}, after Holm, over {self.num} cells" if leaves_out_0 else words
 
 
 def question(experiment: str) -> Question:
@@ -93,36 +116,49 @@ def question(experiment: str) -> Question:
         than = each["than"] if each["than"] == CONTROL else tuple(each["than"])
         for k, quantity in enumerate(each["quantities"]):
             predicted = {rival: signs[k] for rival, signs in each["predicted"].items()}
-            cells.append(
-                Cell(each["what"], each.get("run", ""), each["at"], tuple(each["ours"]), than, quantity, predicted)
-            )
+            ours, runs = tuple(each["ours"]), (each.get("run", ""), each.get("than_run", ""))
+            cells.append(Cell(each["what"], runs[0], each["at"], ours, than, quantity, predicted, runs[1]))
     return Question(experiment, written["question"], written["rivals"], tuple(cells))
 
 
 def found(asked: Question, results: Results) -> list[Found]:
-    """Return each cell with its difference and sign. UsageError where the results of a run are not there."""
-    runs = {run: results.experiment(asked.experiment, run) for run in {cell.run for cell in asked.cells}}
-    measured = [_measured(cell, runs[cell.run]) for cell in asked.cells]
+    """Return each cell with its difference and what that is. UsageError where the results of a run are not there."""
+    folders = {run for cell in asked.cells for run in (cell.run, cell.than_run)}
+    runs = {run: results.experiment(asked.experiment, run) for run in folders}
+    measured = [_measured(cell, runs) for cell in asked.cells]
     there = [each for each in measured if each.estimate is not None]
     p_values = dict(zip(map(id, there), adjusted([each.estimate.p_value for each in there]), strict=True))
-    return [_judged(each, p_values.get(id(each))) for each in measured]
+    return [_judged(each, p_values[id(each)], len(there)) if each.estimate else each for each in measured]
 
 
-def _measured(cell: Cell, results: Results) -> Found:
+def _measured(cell: Cell, runs: dict[str, Results]) -> Found:
     try:
-        return Found(cell, cell.measured(results), results.over(cell.quantity))
+        estimate = cell.measured(runs[cell.run], *([runs[cell.than_run]] if cell.than_run else []))
+        return Found(cell, estimate, runs[cell.run].over(cell.quantity))
     except Apart as apart:
         return Found(cell, None, missing=apart.where)
 
 
-def _judged(each: Found, p: float | None) -> Found:
-    if each.estimate is None:
-        return each
-    sign = "0" if p >= LEVEL else "+" if each.estimate.value > 0 else "-"
-    return Found(each.cell, each.estimate, each.basis, p, sign)
+def _judged(each: Found, p: float, num: int) -> Found:
+    return replace(each, p=p, num=num, value=judged(each.estimate, p))
+
+
+def judged(estimate: Estimate, adjusted_p: float) -> str:
+    """Return what a difference is found to be: "+", "-", "0", OPEN or UNDECIDED."""
+    if estimate.p_beyond(MARGIN) < LEVEL:
+        return "0"
+    if adjusted_p < LEVEL:
+        return "+" if estimate.value > 0 else "-"
+    return OPEN if estimate.could_show_none(MARGIN) else UNDECIDED
 
 
 def tally(rival: str, cells: Sequence[Found]) -> dict[str, int]:
-    """Return how many of a rival's predictions are as predicted, not separated and contradicted."""
+    """Return how many of a rival's predictions fared how."""
     verdicts = [each.verdict(rival) for each in cells]
-    return {name: verdicts.count(name) for name in (AS_PREDICTED, OPEN, CONTRADICTED)}
+    return {name: verdicts.count(name) for name in (AS_PREDICTED, CONTRADICTED, OPEN, UNDECIDED)}
+
+
+def deciding(rival: str, cells: Sequence[Found]) -> list[Found]:
+    """Return a rival's cells in which another one predicts something else: where all agree, a cell decides nothing."""
+    told = [each for each in cells if rival in each.cell.predicted]
+    return [each for each in told if len({*each.cell.predicted.values()}) > 1]

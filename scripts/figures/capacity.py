@@ -40,7 +40,7 @@ def size(results: Results, name: str) -> str:
 def draw(results: Results) -> Figure:
     """Return four panels: precision and recall, over the control and over the direct student, in nats per token."""
     figure, axes = plt.subplots(2, 2, figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES), sharex=True)
-    cells = found(question("capacity"), results)
+    cells = [each for each in found(question("capacity"), results) if not each.cell.than_run]
     for row, (at, label) in zip(axes, ROWS.items(), strict=True):
         for panel, quantity in zip(row, QUANTITIES, strict=True):
             draw_cells(panel, results, [each for each in cells if (each.cell.at, each.cell.quantity) == (at, quantity)])

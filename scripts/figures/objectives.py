@@ -6,7 +6,6 @@ advantage of each student (scripts/analysis/objectives.py) with its 95 % interva
 
 import re
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from llm.advantage import QUANTITIES
 from llm.distributions import DIRECT, TEACHER
-from scripts.analysis.advantage import sampled
-from scripts.analysis.objectives import LOSSES, PREFIXES, Described, described, over_control
+from scripts.analysis.advantage import control_curve, sampled
+from scripts.analysis.objectives import LOSSES, PREFIXES, Described, beside_control, described
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, QUANTITY_COLOURS, plt
 
@@ -29,12 +28,6 @@ def shown(text: str) -> str:
     return text.replace("τ", r"$\tau$").replace("β", r"$\beta$")
 
 
-def over_seeds(results: Results, quantity: str, model: str, temperature: float) -> float:
-    """Return a quantity's mean over seeds, of the direct student the one that is the control."""
-    found = results.controlled.by_seed(quantity, model, temperature)
-    return float(np.mean([each.value for each in found.values()]))
-
-
 def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
     """Draw precision against recall; the colour is the loss, the shape whose prefixes, and filled is tau below 1.
 
@@ -44,9 +37,10 @@ def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
     handles, named = [], {}
     epochs = " or ".join(map(str, results.control_epochs))
     longer = f"direct, {epochs} epochs,\nsampled" if epochs else "direct, sampled"
-    for model, label in ((DIRECT, longer), (TEACHER, "teacher, sampled")):
-        members = sampled(results, model)
-        places = [[over_seeds(results, name, *each) for name in ("recall", "precision")] for each in members]
+    teacher = [
+        [results.mean(name, *each).value for name in ("recall", "precision")] for each in sampled(results, TEACHER)
+    ]
+    for model, label, places in ((DIRECT, longer, control_curve(results)), (TEACHER, "teacher, sampled", teacher)):
         style = dict(color=COLOURS[model], linewidth=1.2, marker=".", markersize=4, zorder=1)
         axes.plot(*zip(*places, strict=True), **style)
         handles.append(Line2D([], [], label=label, **style))
@@ -76,7 +70,7 @@ def draw_advantages(axes: Axes, results: Results, students: list[Described]) -> 
     """Draw a row a student; of one whose self-entropy the direct student does not reach, only its name."""
     labelled = set()
     for row, each in enumerate(students):
-        found = over_control(results, each)
+        found = beside_control(results, each)
         if isinstance(found, str):
             place = dict(transform=axes.get_yaxis_transform(), fontsize=8, va="center", color=COLOURS["data"])
             axes.text(0.02, row, "not reached by the direct student", **place)

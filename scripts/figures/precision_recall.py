@@ -1,17 +1,18 @@
-"""The paper's figure 4: precision against recall, a point a model, from results/table.csv alone.
+"""The paper's figure 4: precision against recall, a point a model.
 
     python -m scripts.figures.precision_recall --profile cpu
 
 The distilled students are joined in the order of tau; the dotted line is their control, the direct student sampled at
-each tau itself. Bars are the 95 % intervals of the table: of one seed, over sequences; of several, over seeds around
-the mean, recall's over the test sequences too, and each seed is a faint point. Needs no torch.
+temperatures itself: where the results have one that was trained until it was finished, that one. Bars are the 95 %
+intervals of the table: of one seed, over sequences; of several, over seeds around the mean, recall's over the test
+sequences too, and each seed is a faint point. Needs no torch.
 """
 
 from llm import config
 from llm.distributions import DIRECT, TEACHER
 from llm.processes import run_entry, say
 from llm.store.paths import Paths
-from scripts.analysis.advantage import sampled
+from scripts.analysis.advantage import control_curve
 from scripts.analysis.results import Results
 
 RECALL = r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)"
@@ -34,8 +35,7 @@ def draw_plane(axes, results: Results) -> dict:
             line.append(place)
             axes.annotate(label, place, xytext=(-6, -13), textcoords="offset points", ha="right")
     axes.plot(*zip(*line, strict=True), color=COLOURS["student"], alpha=0.5, zorder=1)
-    control = [(results.mean("recall", *each), results.mean("precision", *each)) for each in sampled(results)]
-    places = [[each.value for each in point] for point in control]
+    places = control_curve(results)
     style = dict(color=COLOURS[DIRECT], linestyle="dotted", marker=MARKERS[DIRECT], markerfacecolor="white", zorder=1)
     axes.plot(*zip(*places, strict=True), markersize=4, label=SAMPLED, **style)
     axes.margins(0.12)

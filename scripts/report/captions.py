@@ -11,8 +11,7 @@ import numpy as np
 from llm.advantage import QUANTITIES as ADVANTAGES
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import Estimate
-from scripts.analysis.advantage import Apart, advantages, distilled
-from scripts.analysis.advantage import sampled as at_temperatures
+from scripts.analysis.advantage import Apart, distilled, over_control
 from scripts.analysis.results import Results
 from scripts.report.pages import Figure
 
@@ -81,14 +80,16 @@ def plane(results: Results) -> str:
         "student itself, sampled at each τ without a teacher. "
     )
     try:
-        found = advantages(results, distilled(results), at_temperatures(results))
+        found = over_control(results, distilled(results))
     except Apart as apart:
         return f"{told}The distilled students are not compared with it at equal self-entropy: {apart.where}."
-    precision, recall = (relation(change) for change in found.values())
+    if found["recall"].pooled is None:
+        return f"{told}At equal self-entropy it is compared with no student of a τ of 1 or less."
+    precision, recall = (relation(of.pooled) for of in found.values())
     basis = "; ".join(f"{name} {results.over(name)}" for name in ADVANTAGES)
     return (
-        f"{told}Against it, at equal self-entropy, the distilled students' precision is {precision} and their recall "
-        f"{recall}, in nats per token ({basis})."
+        f"{told}Against it, at equal self-entropy, the precision of the distilled students of τ ≤ 1 is on average "
+        f"{precision} and their recall {recall}, in nats per token ({basis})."
     )
 
 
@@ -196,8 +197,8 @@ def positions(results: Results) -> str:
 
 @shows(
     "Precision against recall of distilled students and, where there are any, of students of p*'s own samples, beside "
-    "teacher and direct student sampled at each temperature; and the difference between the distilled students and the "
-    "direct student over the entropy of the samples, where both reach the same."
+    "teacher and direct student sampled at each temperature; and, over the entropy of its samples, what each distilled "
+    "student has over the direct student that is sampled to the same entropy."
 )
 def control(results: Results) -> str:
     _, tau, called = lowest(results)

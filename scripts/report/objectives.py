@@ -5,13 +5,26 @@ And what the figures of that page show, as captions.py has it of all others.
 
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from llm.advantage import QUANTITIES
-from llm.intervals import POWER
+from llm.intervals import POWER, upper_bound
 from scripts.analysis.claims import LEVEL, language_claims
-from scripts.analysis.objectives import described, over_control
-from scripts.analysis.predictions import AS_THEY_ARE, EQUAL_ENTROPY, MEASURED, PREDICTED, Found, found, question, tally
+from scripts.analysis.objectives import beside_control, described
+from scripts.analysis.predictions import (
+    AS_THEY_ARE,
+    EQUAL_ENTROPY,
+    MARGIN,
+    OPEN,
+    PREDICTED,
+    UNDECIDED,
+    Found,
+    deciding,
+    found,
+    question,
+    tally,
+)
 from scripts.analysis.results import Results
 from scripts.report.captions import shows
 from scripts.report.pages import Cell, Table
@@ -19,11 +32,13 @@ from scripts.report.tables import duration, interval_of, means
 
 TRAINERS = Path(__file__).with_name("trainers.yaml")
 CELLS = (
-    "A cell is a difference, and the explanations predict its sign. The p values of all cells of an experiment are "
-    f"adjusted for their number (Holm 1979); below {LEVEL:.2f} a cell has its sign, else it is not separated. A "
-    "predicted sign is as predicted or contradicted where the cell has a sign; a predicted 0 is contradicted by "
-    "either. Beside each stands the smallest true difference that would be told from 0 with probability "
-    f"{POWER:g}, before the adjustment."
+    "A cell is a difference, and the explanations predict its sign, or that there is none. It is found to be the first "
+    f"of these that holds. No difference: both one-sided tests at {LEVEL:.2f} show it to lie within {MARGIN:g} nats of "
+    "0, each cell by itself. Higher or lower: the p value, adjusted for all cells of an experiment (Holm 1979), is "
+    f"below {LEVEL:.2f}. “{UNDECIDED}”: its error is so large that a true 0 would have been shown with a probability "
+    f"below {POWER:g}. “{OPEN}”: neither was shown. The margin was chosen after the results had been seen. Beside each "
+    f"cell stands the smallest true difference that would be told from 0 with probability {POWER:g}, at the strictest "
+    "level of the adjustment. Where two explanations predict the same of a cell, it decides nothing between them."
 )
 SHARED = {"sparsity": " and race, which share a directory"}
 TEMPERATURES = (
@@ -48,13 +63,14 @@ def blocks(results: Results) -> list[str | Table]:
 def control(results: Results) -> str:
     """Return what the students stand beside, and how long each was trained."""
     own, longer = results.provenance["experiment"]["student_epochs"], " or ".join(map(str, results.control_epochs))
-    finished = (
-        f" The direct student that they stand beside was trained for {longer}: 1.5 times as many lower its validation "
-        "nats by less than 0.02."
+    finished = longer and (
+        f" The direct student that they stand beside was trained for {longer}: 1.5 times as many gain "
+        f"{np.mean(results.control_gains):.3f} validation nats on average over seeds, at most "
+        f"{upper_bound(results.control_gains):.3f} by a one-sided 95 % interval."
     )
     return (
         "Each student beside the direct student that is sampled to the same self-entropy: above 0 it is more than "
-        f"sharper. All of the table were trained for {own} epochs, on as many sequences.{finished if longer else ''}"
+        f"sharper. All of the table were trained for {own} epochs, on as many sequences.{finished}"
     )
 
 
@@ -63,7 +79,7 @@ def students(results: Results) -> Table:
     rows: list[list[Cell]] = []
     for each in described(results):
         precision, recall, entropy, *_ = means(results, each.model)
-        beyond = over_control(results, each) if each.tau is not None else ""
+        beyond = beside_control(results, each) if each.tau is not None else ""
         advantage = list(beyond.values()) if isinstance(beyond, dict) else [beyond] * len(QUANTITIES)
         stops = f"{results.mean('stop_rate', each.model).value:.1%}"
         tau = "" if each.tau is None else f"{each.tau:g}"
@@ -80,25 +96,34 @@ def experiment(name: str, results: Results) -> list[str | Table]:
     cells = found(asked, results)
     runs = [results.experiment(name, run).provenance for run in dict.fromkeys(cell.run for cell in asked.cells)]
     took = duration(sum(run["seconds"] for run in runs))
-    counts = [[rival, why, *map(str, tally(rival, cells).values())] for rival, why in asked.rivals.items()]
+    counts = []
+    for rival, why in asked.rivals.items():
+        all_of, of_some = tally(rival, cells), tally(rival, deciding(rival, cells))
+        counts.append([rival, why, *(f"{num} ({of_some[how]})" for how, num in all_of.items())])
     header = ["explanation", "what it says", *tally("", [])]
     return [
-        Table("Predictions of each, by the cells below", header, counts, stacked=True, title=asked.question),
+        Table(
+            "Predictions of each, by the cells below; in brackets, of cells of which another predicts something else",
+            header,
+            counts,
+            stacked=True,
+            title=asked.question,
+        ),
         Table(
             f"Cells of {name}, nats per token",
             ["what", "quantity", "difference", "95 % interval", "could tell apart", "found", "predicted"],
-            [_row(each) for each in cells],
+            [_row(each, len(cells)) for each in cells],
             stacked=True,
         ),
         f"Sampling, training and scoring of {name}{SHARED.get(name, '')}: {took}, works side by side added up.",
     ]
 
 
-def _row(each: Found) -> list[Cell]:
+def _row(each: Found, num: int) -> list[Cell]:
     predicted = "; ".join(f"{rival}: {PREDICTED[sign]}" for rival, sign in each.cell.predicted.items())
     if each.estimate is None:
         return [each.cell.what, each.cell.quantity, each.missing, "", "", "", predicted]
-    told = [each.estimate, each.basis, f"{each.estimate.detectable:.3f}", MEASURED[each.sign]]
+    told = [each.estimate, each.basis, f"{each.estimate.detectable(num):.3f}", each.words]
     return [each.cell.what, each.cell.quantity, *told, predicted]
 
 
@@ -151,16 +176,21 @@ def sparsity(results: Results) -> str:
 )
 def capacity(results: Results) -> str:
     cells = found(question("capacity"), results)
+    shown = [each for each in cells if not each.cell.than_run]
     told = [
-        f"{sum(each.sign == '+' for each in of)} above 0, {sum(each.sign == '-' for each in of)} below and "
-        f"{sum(each.sign == '0' for each in of)} not separated"
-        for of in ([each for each in cells if each.cell.at == at] for at in (EQUAL_ENTROPY, AS_THEY_ARE))
+        f"{sum(each.value == '+' for each in of)} above 0, {sum(each.value == '-' for each in of)} below and "
+        f"{sum(each.value not in ('+', '-') for each in of)} neither"
+        for of in ([each for each in shown if each.cell.at == at] for at in (EQUAL_ENTROPY, AS_THEY_ARE))
     ]
     bases = "; ".join(dict.fromkeys(each.basis for each in cells if each.basis))
     runs = [results.experiment("capacity", run) for run in dict.fromkeys(each.cell.run for each in cells)]
     longer, own = [run.control_epochs for run in runs], runs[0].provenance["experiment"]["student_epochs"]
     lengths = " or ".join(map(str, sorted(set().union(*longer))))
-    finished = f" The control was trained until it was finished, for {lengths} epochs, all other students for {own}."
+    most = max((gain for run in runs for gain in run.control_gains), default=0.0)
+    finished = (
+        f" The control was trained for {lengths} epochs, all other students for {own}: 1.5 times as many gain the "
+        f"control {most:.3f} validation nats at most, of one seed."
+    )
     return (
         "Students of three sizes, the largest as large as the teacher, of a small D and of a larger one, with 95 % "
         f"intervals {bases}. After Holm's adjustment, of the differences to the control {told[0]}; of those between "
@@ -171,7 +201,7 @@ def capacity(results: Results) -> str:
 def beside_the_control(results: Results) -> str:
     """Return what the lower panel of either figure says, and how many students are above and below the control."""
     students = [each for each in described(results) if each.tau is not None]
-    found = [each for each in (over_control(results, student) for student in students) if isinstance(each, dict)]
+    found = [each for each in (beside_control(results, student) for student in students) if isinstance(each, dict)]
     told = [
         f"{sum(each[name].low > 0 for each in found)} above it in {name} and "
         f"{sum(each[name].high < 0 for each in found)} below"

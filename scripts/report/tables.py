@@ -6,22 +6,25 @@ import numpy as np
 import pandas as pd
 
 from llm import metrics
+from llm.advantage import MOST_BETWEEN_KNOTS
 from llm.advantage import QUANTITIES as ADVANTAGES
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import POWER, Estimate
 from llm.metrics import QUANTITIES
+from llm.pipeline import LAST
 from llm.repetition import DISTINCT, REPETITION
-from scripts.analysis.advantage import Apart, advantages, distilled, of_truth, sampled
+from scripts.analysis.advantage import Apart, OverControl, between, distilled, of_truth, over_control, sampled
 from scripts.analysis.claims import READINGS, RULE, TESTS, Claim, Sign, Verdict
 from scripts.analysis.results import Results
 from scripts.report.pages import Cell, Table
 
 SIGNS = {Sign.HIGHER: "above 0", Sign.LOWER: "below 0"}
 EQUAL_ENTROPY = (
-    "A lower τ makes any model sharper. What one family of students has over another beside that is the difference of "
-    "their curves at the same self-entropy, here its mean over the self-entropies that both reach. A curve joins the "
-    "points of a family over τ. The control is the direct student, sampled at each τ and at 1. The table also has the "
-    f"smallest true difference that would be told from 0 with probability {POWER:g}."
+    "A lower τ makes any model sharper. What a student has beside that is its offset: its precision or recall, less "
+    "that of the control at the student's own self-entropy. The control is the direct student, sampled at several "
+    "temperatures; a smooth curve joins these. Two families are compared by their offsets, at the same "
+    "self-entropies. The table also has the smallest true difference that would be told from 0 with probability "
+    f"{POWER:g}."
 )
 OF_TRUTH = (
     " The students of p* learn from second samples of p* itself at τ: their distance to the control is what "
@@ -63,9 +66,9 @@ def claims_blocks(claims: list[Claim]) -> list[str | Table]:
     header = ["comparison", "the paper", "ours", "95 % interval", "could tell apart", "verdict"]
     for k, claim in enumerate(claims, 1):
         rows = []
-        for each, verdict in zip(claim.comparisons, claim.verdicts, strict=True):
+        for each, verdict in zip(claim.comparisons, claim.told, strict=True):
             paper = SIGNS[each.paper] if isinstance(each.paper, Sign) else f"{each.paper:.2f}"
-            power = "" if np.isnan(each.ours.error) else f"{each.ours.detectable:.3f}"
+            power = "" if np.isnan(each.ours.error) else f"{each.ours.detectable(claim.num_directed):.3f}"
             rows.append([each.what, paper, each.ours, each.basis, power, verdict])
         title = f"{k}. {claim.title}"
         blocks.append(Table(f"Claim {k}, {claim.verdict}", header, rows, stacked=True, title=title, name=f"claim-{k}"))
@@ -135,6 +138,7 @@ def mixture(mog: dict) -> Table:
 def models(results: Results) -> list[Table]:
     """Return precision, recall and their terms of every run, and, of several seeds, their means."""
     names = dict.fromkeys(name for name, _ in results.evaluated)
+    of_all = [name for name in names if not name.endswith(LAST)]
     series = {name: [results.series(quantity, name) for quantity in QUANTITIES] for name in names}
     rows: list[list[Cell]] = []
     for (name, seed), epoch in results.evaluated.items():
@@ -148,7 +152,7 @@ def models(results: Results) -> list[Table]:
     tables = [Table(f"Every training: nats per token, 95 % intervals {within}", header, rows)]
     if results.num_seeds > 1:
         caption = f"Over seeds: nats per token, {interval_of(results)}"
-        over_seeds = [[name, *means(results, name)] for name in names]
+        over_seeds = [[name, *means(results, name)] for name in of_all]
         tables.append(Table(caption, ["model", *QUANTITIES.values()], over_seeds))
     return tables
 
@@ -162,25 +166,60 @@ def control(results: Results) -> Table:
 
 
 def at_equal_entropy(results: Results) -> list[str | Table]:
-    """Return what one family of students has over another at the same self-entropy, and how to read it."""
-    control, ours, truths = sampled(results), distilled(results), of_truth(results)
-    pairs = {"distilled minus the direct student sampled": (ours, control)}
-    if truths:
-        pairs["students of p* minus the direct student sampled"] = truths, control
-        pairs["distilled minus students of p*"] = ours, truths
+    """Return what students have over the control and over each other at the same self-entropy, and how to read it."""
+    ours, truths = distilled(results), of_truth(results)
+    families = {"distilled": ours} | ({"of p* itself": truths} if truths else {})
     bases = [results.over(quantity) for quantity in ADVANTAGES]
     same = len(set(bases)) == 1
     basis = bases[0] if same else "; ".join(f"{name} {each}" for name, each in zip(ADVANTAGES, bases, strict=True))
     rows: list[list[Cell]] = []
-    for what, families in pairs.items():
+    told = []
+    for family, members in families.items():
         try:
-            found = advantages(results, *families).values()
-            rows.append([what, *found, basis, *(f"{each.detectable:.3f}" for each in found)])
+            found = over_control(results, members)
         except Apart as apart:
-            rows.append([what, *[apart.where] * len(ADVANTAGES), "", *[""] * len(ADVANTAGES)])
-    header = ["", *ADVANTAGES, "95 % interval", *(f"could tell apart in {quantity}" for quantity in ADVANTAGES)]
-    table = Table("Advantage at equal self-entropy, nats per token", header, rows, stacked=True)
-    return [EQUAL_ENTROPY + OF_TRUTH * bool(truths), table]
+            rows.append([f"students {family}", *_nothing(apart)])
+            continue
+        told += caveats(family, found["recall"])
+        each = {name: [of.members[name] for of in found.values()] for name in found["recall"].members}
+        rows += [_over(f"{name}, minus the control", estimates) for (name, _), estimates in each.items()]
+        if found["recall"].pooled:
+            rows.append(_over(f"mean of those {family}, τ ≤ 1", [of.pooled for of in found.values()]))
+    if truths:
+        try:
+            found = between(results, ours, truths)
+            low, high = found["recall"].low, found["recall"].high
+            what = f"distilled minus of p* itself, mean over H(p'') from {low:.2f} to {high:.2f}"
+            rows.append(_over(what, [of.estimate for of in found.values()]))
+        except Apart as apart:
+            rows.append(["distilled minus of p* itself", *_nothing(apart)])
+    header = ["", *ADVANTAGES, *(f"could tell apart in {quantity}" for quantity in ADVANTAGES)]
+    table = Table(f"At equal self-entropy: nats per token, 95 % intervals {basis}", header, rows, stacked=True)
+    return [" ".join([EQUAL_ENTROPY + OF_TRUTH * bool(truths), *told]), table]
+
+
+def _over(what: str, estimates: list[Estimate]) -> list[Cell]:
+    return [what, *estimates, *(f"{each.detectable():.3f}" for each in estimates)]
+
+
+def _nothing(apart: Apart) -> list[Cell]:
+    return [*[apart.where] * len(ADVANTAGES), *[""] * len(ADVANTAGES)]
+
+
+def caveats(family: str, found: OverControl) -> list[str]:
+    """Return a sentence on models that are left out, and one on knots that are far apart, where there are such."""
+    told = []
+    if found.left_out:
+        names = ", ".join(name for name, _ in found.left_out)
+        told.append(
+            f"Of the students {family}, left out, since the control does not reach their self-entropy: {names}."
+        )
+    if found.gap > MOST_BETWEEN_KNOTS:
+        told.append(
+            f"Around students {family} two neighbouring temperatures of the control are {found.gap:.2f} nats apart, "
+            f"where {MOST_BETWEEN_KNOTS:g} at most would be near enough."
+        )
+    return told
 
 
 def teacher_entropy(results: Results) -> Table:
@@ -192,7 +231,8 @@ def teacher_entropy(results: Results) -> Table:
 def perplexity(results: Results) -> Table:
     """Return the perplexity of each model and seed, by epoch."""
     rows = []
-    trained = {model: epoch for model, epoch in results.evaluated.items() if epoch is not None}
+    evaluated = results.evaluated.items()
+    trained = {each: epoch for each, epoch in evaluated if epoch is not None and not each[0].endswith(LAST)}
     for (name, seed), selected in trained.items():
         measured = results.rows("perplexity", name)
         measured = measured[measured["seed"] == seed]

@@ -1,5 +1,6 @@
 """The experiments on objectives: that each goes through, small, and that predictions are judged by the rule."""
 
+import re
 from typing import get_args
 
 import pytest
@@ -11,8 +12,19 @@ from llm.intervals import Estimate, adjusted
 from llm.students import Loss
 from scripts.analysis import predictions
 from scripts.analysis.advantage import Apart
-from scripts.analysis.objectives import LOSSES, described, over_control
-from scripts.analysis.predictions import CONTROL, Cell, Found, Question, question, tally
+from scripts.analysis.objectives import LOSSES, beside_control, described
+from scripts.analysis.predictions import (
+    CONTROL,
+    OPEN,
+    UNDECIDED,
+    Cell,
+    Found,
+    Question,
+    deciding,
+    judged,
+    question,
+    tally,
+)
 from scripts.analysis.results import EXPERIMENTS, Results
 from scripts.analysis.style import OBJECTIVES
 
@@ -63,12 +75,12 @@ def cell(**predicted: str) -> Cell:
     return Cell("a minus b", "", "temperature_1", ("a",), ("b",), "recall", predicted)
 
 
-def estimates(*ratios: float) -> list[Estimate]:
-    """With an error of 1 and a normal's tails: a ratio of 2.5 has p = 0.0124."""
-    return [Estimate.of(ratio, 1.0, 1e9) for ratio in ratios]
+def estimates(*ratios: float, error: float = 1.0) -> list[Estimate]:
+    """With a normal's tails: a ratio of 2.5 has p = 0.0124."""
+    return [Estimate.of(ratio * error, error, 1e9) for ratio in ratios]
 
 
-def test_signs_are_those_that_remain_when_p_values_are_adjusted_for_all_cells(monkeypatch, tmp_path):
+def test_cells_are_judged_with_p_values_that_are_adjusted_for_all_of_them(monkeypatch, tmp_path):
     """And a cell without a shared self-entropy takes no part in that."""
     measured = [*estimates(-9.0, 2.5, 2.2, 0.1), None]
     cells = [cell(x=sign) for sign in "-+00+"]
@@ -76,34 +88,62 @@ def test_signs_are_those_that_remain_when_p_values_are_adjusted_for_all_cells(mo
 
     def of_cell(self, results):
         if by_cell[id(self)] is None:
-            raise Apart(0, ("a", 1.0), ("b", 1.0))
+            raise Apart("they share none")
         return by_cell[id(self)]
 
     monkeypatch.setattr(Cell, "measured", of_cell)
     monkeypatch.setattr(Results, "over", lambda self, quantity: "over two seeds")
-    judged = predictions.found(Question("race", "?", {"x": ""}, tuple(cells)), Results(tmp_path))
-    assert [each.sign for each in judged] == ["-", "+", "0", "0", None]
-    assert [each.p for each in judged[:4]] == adjusted([each.p_value for each in measured[:4]])
-    assert measured[2].p_value < 0.05 < judged[2].p  # alone it would be separated
-    assert judged[4].missing == "in seed 0 they share no self-entropy"
-    assert tally("x", judged) == {"as predicted": 2, "not separated": 2, "contradicted": 0}
+    found = predictions.found(Question("race", "?", {"x": ""}, tuple(cells)), Results(tmp_path))
+    assert [each.value for each in found] == ["-", "+", UNDECIDED, UNDECIDED, None]
+    assert [each.p for each in found[:4]] == adjusted([each.p_value for each in measured[:4]])
+    assert measured[2].p_value < 0.05 < found[2].p  # alone it would be separated
+    assert found[2].words == f"{UNDECIDED}, after Holm, over 4 cells" and found[3].words == UNDECIDED
+    assert found[4].missing == "they share none"
+    assert tally("x", found) == {"as predicted": 2, "contradicted": 0, "not separated": 0, "could not decide": 2}
 
 
 @pytest.mark.parametrize(
-    ("predicted", "sign", "verdict"),
+    ("value", "error", "p", "found"),
+    [
+        (0.0, 0.005, 1.0, "0"),
+        (0.01, 0.002, 1e-6, "0"),  # separated from 0, and smaller than what counts
+        (0.03, 0.005, 1e-9, "+"),
+        (-0.03, 0.005, 1e-9, "-"),
+        (0.015, 0.006, 0.2, OPEN),
+        (0.0, 0.03, 1.0, UNDECIDED),
+        (0.05, 0.03, 0.3, UNDECIDED),
+        (0.3, 0.03, 1e-9, "+"),  # that a 0 could not have been shown is no matter
+        (0.0, 0.0, 1.0, "0"),  # of itself
+    ],
+)
+def test_a_difference_is_found_to_be_the_first_thing_that_holds(value, error, p, found):
+    assert judged(Estimate.of(value, error, 1e9), p) == found
+
+
+@pytest.mark.parametrize(
+    ("predicted", "value", "verdict"),
     [
         ("+", "+", "as predicted"),
         ("+", "-", "contradicted"),
-        ("+", "0", "not separated"),
-        ("0", "0", "not separated"),
+        ("+", "0", "contradicted"),
+        ("0", "0", "as predicted"),
         ("0", "+", "contradicted"),
         ("0", "-", "contradicted"),
+        ("0", OPEN, OPEN),
+        ("+", UNDECIDED, UNDECIDED),
         ("+", None, None),
     ],
 )
-def test_what_becomes_of_a_prediction(predicted, sign, verdict):
-    assert Found(cell(x=predicted), None, sign=sign).verdict("x") == verdict
-    assert Found(cell(x=predicted), None, sign=sign).verdict("another") is None
+def test_what_becomes_of_a_prediction(predicted, value, verdict):
+    assert Found(cell(x=predicted), None, value=value).verdict("x") == verdict
+    assert Found(cell(x=predicted), None, value=value).verdict("another") is None
+
+
+def test_cells_of_which_all_rivals_predict_the_same_decide_nothing():
+    cells = [cell(x="+", y="-"), cell(x="+", y="+"), cell(x="0"), cell(y="-"), cell(x="0", y="0", z="-")]
+    found = [Found(each, None, value="+") for each in cells]
+    assert [each.cell for each in deciding("x", found)] == [cells[0], cells[4]]
+    assert [each.cell for each in deciding("z", found)] == [cells[4]]
 
 
 # ------------------------------------------------------------------------------------------- their small twins
@@ -135,14 +175,20 @@ def gathered(tmp_path_factory) -> Results:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_of_an_experiment_is_measured(gathered, name):
-    judged = predictions.found(question(name), gathered)
-    for each in judged:
+    found = predictions.found(question(name), gathered)
+    for each in found:
         if each.estimate is None:
-            assert each.cell.at == "equal_entropy" and "share no self-entropy" in each.missing
+            assert each.cell.at == "equal_entropy" and re.search("share no|never ha", each.missing)
         else:
-            assert each.estimate.low <= each.estimate.value <= each.estimate.high and each.sign in ("+", "-", "0")
+            assert each.estimate.low <= each.estimate.value <= each.estimate.high and each.value in (
+                "+",
+                "-",
+                "0",
+                OPEN,
+                UNDECIDED,
+            )
             assert each.basis == "over 16 sequences, of this training"
-    assert any(each.estimate is not None for each in judged)
+    assert any(each.estimate is not None for each in found)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -152,6 +198,6 @@ def test_every_student_has_a_label_of_its_own_and_a_place_beside_the_control(gat
     trained = {model for model, _ in results.evaluated} - {"teacher"}
     assert {each.model for each in students} == trained and students[0].model == DIRECT
     assert len({each.label for each in students}) == len(students)
-    found = [over_control(results, each) for each in students[1:]]
-    apart = "in seed 0 they share no self-entropy"
+    found = [beside_control(results, each) for each in students[1:]]
+    apart = "the direct student never has their self-entropy, in one seed or more"
     assert all(each == apart if isinstance(each, str) else set(each) == {"precision", "recall"} for each in found)

@@ -14,7 +14,7 @@ from made_up import DISTILLED, MODELS, OF_TRUTH, STUDENTS, TAUS
 from llm.config import REPOSITORY
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.metrics import over_seeds
-from scripts.analysis.advantage import advantages, by_seed, distilled, sampled
+from scripts.analysis.advantage import control_curve, distilled, over_control
 from scripts.analysis.predictions import AS_THEY_ARE, EQUAL_ENTROPY, found, question
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, plt, save
@@ -216,21 +216,22 @@ def test_repetition_is_the_tables(made):
         np.testing.assert_allclose(marks(axes)[:, 1], expected)
 
 
-def test_the_control_figure_shows_three_curves_and_the_advantage(made):
-    plane, gain = draw(made[3], "control").axes
-    assert len(marks(plane)) == 3 * len(TAUS)
+def test_the_control_figure_shows_three_curves_and_each_student_s_offset(made):
+    plane, beside = draw(made[3], "control").axes
+    assert len(marks(plane)) == 2 * len(TAUS)
     middle = [made[3].mean(quantity, TEACHER, TAUS[0]).value for quantity in ("recall", "precision")]
-    np.testing.assert_allclose(marks(plane)[2 * len(TAUS)], middle)
-    texts = [text.get_text() for text in gain.get_legend().get_texts()]
-    families = distilled(made[3]), sampled(made[3])
-    for name, mean in advantages(made[3], *families).items():
-        assert f"{name}: {mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]" in texts
-        seeds = by_seed(made[3], name, *families).values()
-        drawn = [line.get_xydata().T for line in gain.lines]
-        assert all(any(np.array_equal(line, [each.entropy, each.values]) for line in drawn) for each in seeds)
+    np.testing.assert_allclose(marks(plane)[len(TAUS)], middle)
+    (direct,) = [line for line in plane.lines if line.get_label() == r"direct, sampled at $\tau$"]
+    np.testing.assert_allclose(direct.get_xydata(), control_curve(made[3]))
+    texts = [text.get_text() for text in beside.get_legend().get_texts()]
+    expected = []
+    for name, of in over_control(made[3], distilled(made[3])).items():
+        assert f"{name}: {of.pooled.value:+.2f} [{of.pooled.low:+.2f}, {of.pooled.high:+.2f}]" in texts
+        expected += [(made[3].mean("entropy", *each).value, offset.value) for each, offset in of.members.items()]
+    np.testing.assert_allclose(marks(beside), expected)
     assert [text.get_text() for text in plane.get_legend().get_texts()] == [
-        r"distilled at $\tau$",
         r"direct, sampled at $\tau$",
+        r"distilled at $\tau$",
         r"teacher, sampled at $\tau$",
     ]
 
@@ -240,7 +241,7 @@ def test_the_control_figure_shows_students_of_truth_where_there_are_any(with_tru
     plane, _ = draw(with_truth, "control").axes
     assert plane.get_legend().get_texts()[-1].get_text() == r"of $p^*$ at $\tau$"
     expected = [[with_truth.mean(name, model).value for name in ("recall", "precision")] for model in OF_TRUTH]
-    np.testing.assert_allclose(marks(plane)[3 * len(TAUS) :], expected)
+    np.testing.assert_allclose(marks(plane)[2 * len(TAUS) :], expected)
     drawn = [container.lines[0] for container in plane.containers]
     assert [line.get_marker() for line in drawn[-len(TAUS) :]] == ["o"] * len(TAUS)
     faces = {tuple(plt.matplotlib.colors.to_rgba(line.get_markerfacecolor())) for line in drawn[-len(TAUS) :]}
@@ -248,10 +249,11 @@ def test_the_control_figure_shows_students_of_truth_where_there_are_any(with_tru
     assert any(np.allclose(line.get_xydata(), expected) for line in plane.lines if len(line.get_xdata()) == len(TAUS))
 
 
-def test_the_control_figure_says_where_two_families_share_no_entropy(apart):
-    plane, gain = draw(apart, "control").axes
-    assert [text.get_text() for text in gain.texts] == ["in seed 0 they share no self-entropy"]
-    assert gain.get_legend() is None and not gain.lines and len(marks(plane)) == 3 * len(TAUS)
+def test_the_control_figure_says_where_the_control_reaches_no_student(apart):
+    plane, beside = draw(apart, "control").axes
+    (told,) = [text.get_text() for text in beside.texts]
+    assert " ".join(told.split()) == "the direct student never has their self-entropy, in one seed or more"
+    assert beside.get_legend() is None and not beside.lines and len(marks(plane)) == 2 * len(TAUS)
 
 
 @pytest.mark.parametrize("kind", ["with_truth", "apart"])

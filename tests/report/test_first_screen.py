@@ -17,7 +17,7 @@ from reading import Page
 
 from llm.config import REPOSITORY
 from llm.intervals import Estimate
-from scripts.analysis.advantage import advantages, distilled, sampled
+from scripts.analysis.advantage import distilled, pooled_over_control
 from scripts.analysis.claims import Verdict, claims
 from scripts.analysis.results import COMMITTED, EXPERIMENTS, Results
 from scripts.report.__main__ import CLAIM, PAPER, TITLE, write
@@ -75,7 +75,7 @@ def test_the_first_section_has_the_title_the_claim_and_the_plane(committed):
     (image,) = first.all("img")
     assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == PLANE.read_bytes()
     results = Results(COMMITTED)
-    for quantity, change in advantages(results, distilled(results), sampled(results)).items():
+    for quantity, change in pooled_over_control(results, distilled(results)).items():
         assert change.high < 0 and re.search(rf"{quantity} (is )?lower by {re.escape(str(-change))}", first.text)
         assert results.over(quantity) in first.text
 

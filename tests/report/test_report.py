@@ -13,16 +13,17 @@ from conftest import entry, run
 from PIL import Image
 from reading import Page
 
+from llm.advantage import MOST_BETWEEN_KNOTS
 from llm.config import REPOSITORY
 from llm.intervals import Estimate
 from llm.processes import UsageError
 from scripts.analysis import predictions
-from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
+from scripts.analysis.advantage import OverControl, between, distilled, of_truth, over_control
 from scripts.analysis.claims import RULE, TESTS, claims
-from scripts.analysis.objectives import described, over_control
+from scripts.analysis.objectives import beside_control, described
 from scripts.analysis.predictions import question
 from scripts.analysis.results import EXPERIMENTS, Results
-from scripts.evidence.length import FINISHED, LONGER
+from scripts.evidence.length import LONGER
 from scripts.report import objectives, tables
 from scripts.report.__main__ import write
 from scripts.report.captions import FIGURES, relation
@@ -49,12 +50,7 @@ def test_durations(seconds, text):
 
 # ------------------------------------------------------------------------- the advantage at equal self-entropy
 
-HEADER = ["", "precision", "recall", "95 % interval", "could tell apart in precision", "could tell apart in recall"]
-ROWS = (
-    "distilled minus the direct student sampled",
-    "students of p* minus the direct student sampled",
-    "distilled minus students of p*",
-)
+HEADER = ["", "precision", "recall", "could tell apart in precision", "could tell apart in recall"]
 OVER = {
     1: "over 60 sequences, of this training",
     3: "precision over 3 seeds; recall over 3 seeds and the 60 test sequences that they share",
@@ -62,36 +58,46 @@ OVER = {
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
-def test_the_advantage_of_each_pair_of_families_has_a_row(num_seeds, tmp_path):
+def test_each_student_s_offset_has_a_row_and_each_family_s_mean(num_seeds, tmp_path):
     results = made_up.write(tmp_path, num_seeds, students_of_truth=True)
     text, table = tables.at_equal_entropy(results)
-    assert list(table.header) == HEADER and [row[0] for row in table.rows] == list(ROWS)
-    ours, control, truths = distilled(results), sampled(results), of_truth(results)
-    for row, pair in zip(table.rows, ((ours, control), (truths, control), (ours, truths)), strict=True):
-        found = advantages(results, *pair)
-        assert row[1:4] == [found["precision"], found["recall"], OVER[num_seeds]]
-        assert row[4:] == [f"{each.detectable:.3f}" for each in found.values()]
+    assert list(table.header) == HEADER and OVER[num_seeds] in table.caption
+    families = {"distilled": distilled(results), "of p* itself": of_truth(results)}
+    expected = []
+    for family, members in families.items():
+        found = over_control(results, members)
+        there = found["recall"].members
+        each = [[of.members[member] for of in found.values()] for member in there]
+        names = [f"{name}, minus the control" for name, _ in there]
+        expected += zip(names, each, strict=True)
+        expected.append((f"mean of those {family}, τ ≤ 1", [of.pooled for of in found.values()]))
+    found = between(results, *families.values()).values()
+    expected.append(("distilled minus of p* itself", [of.estimate for of in found]))
+    for row, (what, estimates) in zip(table.rows, expected, strict=True):
+        assert row[0].startswith(what) and row[1:3] == estimates
+        assert row[3:] == [f"{each.detectable():.3f}" for each in estimates]
     assert "second samples of p* itself at τ" in text and "without a teacher's error" in text
     assert "the price of the second fit" in text and "probability 0.8" in text
 
 
-def test_without_students_of_truth_there_is_one_row_and_no_word_of_them(tmp_path):
+def test_without_students_of_truth_there_is_no_word_of_them(tmp_path):
     text, table = tables.at_equal_entropy(made_up.write(tmp_path, 3))
-    assert [row[0] for row in table.rows] == [ROWS[0]] and "second" not in text
+    assert len(table.rows) == 1 + len(made_up.TAUS) and "second" not in text
 
 
-def test_families_that_share_no_self_entropy_have_a_row_of_words(tmp_path):
-    """Distilled students and those of p* are less sharp than the direct one, and share entropies with each other."""
+def test_students_that_the_control_does_not_reach_have_a_row_of_words(tmp_path):
+    """Distilled students and those of p* are less sharp than the direct one in every seed."""
     results = made_up.write(tmp_path, 2, -1.0, students_of_truth=True)
-    frame = results.sequences.frame
     table = tables.at_equal_entropy(results)[1]
-    apart = "in seed 0 they share no self-entropy"
-    assert [row[1:3] == [apart, apart] for row in table.rows] == [True, True, False]
-    assert table.rows[0][3:] == ["", "", ""] and isinstance(table.rows[2][1], Estimate)
-    other = frame["model"].isin(made_up.OF_TRUTH) & (frame["seed"] == 1)  # in one seed of two is enough
-    made_up.write_sequences(tmp_path, frame[~other], frame[other].assign(log_model=-99.0, expected_log_model=-99.0))
-    rows = tables.at_equal_entropy(Results(tmp_path))[1].rows
-    assert rows[2][1:3] == ["in seed 1 they share no self-entropy"] * 2
+    apart = "the direct student never has their self-entropy, in one seed or more"
+    assert [row[1:] for row in table.rows] == 3 * [[apart, apart, "", ""]]
+
+
+def test_who_is_left_out_and_knots_that_are_far_apart_are_told():
+    found = OverControl({}, None, (("student_tau1.25", 1.0),), MOST_BETWEEN_KNOTS + 0.1)
+    left_out, far = tables.caveats("distilled", found)
+    assert left_out.endswith("does not reach their self-entropy: student_tau1.25.") and "0.50 nats apart" in far
+    assert tables.caveats("distilled", OverControl({}, None, (), MOST_BETWEEN_KNOTS)) == []
 
 
 # --------------------------------------------------------------------------------------------- the pages
@@ -188,7 +194,7 @@ def test_students_of_truth_have_their_rows(made):
         assert f"| {name} | {results.mean('precision', name)} | {results.mean('recall', name)} |" in markdown
         assert f"| {name} | 1 | 2 | {results.series('precision', name).by_seed[1]} |" in markdown
         assert f"**{name}, seed 0**" in markdown
-    assert all(f"| {what.replace('*', chr(92) + '*')} | " in markdown for what in ROWS)
+    assert "| distilled minus of p\\* itself, mean over" in markdown
 
 
 def test_the_numbers_of_the_table_are_on_the_page(made):
@@ -225,7 +231,7 @@ def test_the_page_of_objectives_has_every_student_every_prediction_and_every_tra
     assert len(of_students.rows) == len(described(race))
     for row, each in zip(of_students.rows[1:], described(race)[1:], strict=True):
         assert row[3:6] == [race.mean(name, each.model) for name in ("precision", "recall", "entropy")]
-        assert row[-2:] == list(over_control(race, each).values())
+        assert row[-2:] == list(beside_control(race, each).values())
     rivals, found = cells
     asked, judged = question("race"), predictions.found(question("race"), results)
     assert [row[0] for row in rivals.rows] == list(asked.rivals) and "Holm" in told
@@ -253,23 +259,25 @@ def test_the_page_of_objectives_tells_for_how_long_the_control_was_trained(made)
     race = made / "results" / "race"
     told = objectives.blocks(Results(made / "results"))[0]
     assert told.endswith("All of the table were trained for 6 epochs, on as many sequences.")
-    frame = pd.DataFrame({"seed": [0, 0, 0, 1, 1], "epochs": [6, 9, 14, 6, 9], "nats": 4.0})
-    frame.assign(taken=[False, True, False, True, False]).to_csv(race / "control.csv", index=False)
+    frame = pd.DataFrame({"seed": [0, 0, 0, 1, 1, 1], "epochs": 2 * [6, 9, 14], "nats": [4.1, 4, 3.99, 4.1, 4, 4.03]})
+    frame.assign(taken=2 * [False, True, False]).to_csv(race / "control.csv", index=False)
     told = objectives.blocks(Results(made / "results"))[0]
-    assert "The direct student that they stand beside was trained for 6 or 9: 1.5 times as many lower" in told
-    assert LONGER == 1.5 and told.endswith(f"by less than {FINISHED:g}.")
+    # By hand: gains of 0.01 and -0.03, so a mean of -0.01 with a standard error of 0.02, and t(0.95, 1) = 6.314.
+    assert "was trained for 9: 1.5 times as many gain -0.010 validation nats" in told and LONGER == 1.5
+    assert told.endswith("at most 0.116 by a one-sided 95 % interval.")
 
 
 def test_the_caption_of_capacity_tells_for_how_long_its_controls_were_trained(made):
     results = Results(made / "results")
     folders = dict.fromkeys(made / "results" / "capacity" / cell.run for cell in question("capacity").cells)
     for folder, epochs in zip(folders, (21, 9, 6, 14, 6, 6), strict=True):
-        assert "until it was finished" not in objectives.capacity(results)  # as long as one is not known
-        frame = pd.DataFrame({"seed": 0, "epochs": [epochs, 30], "nats": 4.0, "taken": [True, False]})
+        assert "The control was trained" not in objectives.capacity(results)  # as long as one is not known
+        frame = pd.DataFrame({"seed": 0, "epochs": [epochs, 30], "nats": [4.0, 3.99], "taken": [True, False]})
         frame.to_csv(folder / "control.csv", index=False)
     told = objectives.capacity(results)
     assert told.endswith(
-        " The control was trained until it was finished, for 6 or 9 or 14 or 21 epochs, all other students for 6."
+        " The control was trained for 6 or 9 or 14 or 21 epochs, all other students for 6: 1.5 times as many gain the "
+        "control 0.010 validation nats at most, of one seed."
     )
 
 
