@@ -8,8 +8,10 @@ been seen says so. A cell is a difference of precision or recall, and is found t
     could not decide    its error is too large: a true 0 would have been shown with a probability below 0.8
     not separated       neither was shown, though a 0 could have been
 
-A predicted sign is as predicted where the cell is found to have it, and contradicted where it has the other or is 0. A
-predicted 0 is contradicted by either sign. The margin of 0.02 was chosen after the results had been seen.
+Where two models are compared as they are and their selected epochs differ, in a seed or more, the cell may be one of
+epochs: it is "other epochs", and nothing is judged. A predicted sign is as predicted where the cell is found to have
+it, and contradicted where it has the other or is 0. A predicted 0 is contradicted by either sign. The margin of 0.02
+was chosen after the results had been seen.
 """
 
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ WRITTEN = Path(__file__).with_name("predictions.yaml")
 CONTROL, EQUAL_ENTROPY, AS_THEY_ARE = "control", "equal_entropy", "temperature_1"
 MARGIN = 0.02  # nats a token: a smaller difference is none
 AS_PREDICTED, CONTRADICTED, OPEN, UNDECIDED = "as predicted", "contradicted", "not separated", "could not decide"
+EPOCHS = "other epochs"
 PREDICTED = {"+": "higher", "-": "lower", "0": "no difference"}
 
 
@@ -64,6 +67,14 @@ class Cell:
             return between(results, ours, than)[self.quantity].estimate
         return results.difference(self.quantity, ours[0], than[0])
 
+    def compares_epochs(self, results: Results) -> bool:
+        """Return whether two models are compared as they are, and were selected at different epochs in some seed."""
+        if self.at != AS_THEY_ARE:
+            return False
+        epochs = results.evaluated
+        seeds = {seed for _, seed in epochs}
+        return any(epochs.get((self.ours[0], seed)) != epochs.get((self.than[0], seed)) for seed in seeds)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -79,7 +90,7 @@ class Question:
 class Found:
     """A cell with what was measured: None where two families share no self-entropy, or the results are not there.
 
-    value: what it is found to be: "+", "-", "0", OPEN or UNDECIDED; None where nothing was measured.
+    value: what it is found to be: "+", "-", "0", OPEN, UNDECIDED or EPOCHS; None where nothing was measured.
     p: adjusted for num cells.  missing: why nothing was measured.
     """
 
@@ -128,7 +139,18 @@ def found(asked: Question, results: Results) -> list[Found]:
     measured = [_measured(cell, runs) for cell in asked.cells]
     there = [each for each in measured if each.estimate is not None]
     p_values = dict(zip(map(id, there), adjusted([each.estimate.p_value for each in there]), strict=True))
-    return [_judged(each, p_values[id(each)], len(there)) if each.estimate else each for each in measured]
+    of_epochs = {id(each) for each in there if each.cell.compares_epochs(runs[each.cell.run])}
+    return [
+        replace(
+            each,
+            p=p_values[id(each)],
+            num=len(there),
+            value=EPOCHS if id(each) in of_epochs else judged(each.estimate, p_values[id(each)]),
+        )
+        if each.estimate
+        else each
+        for each in measured
+    ]
 
 
 def _measured(cell: Cell, runs: dict[str, Results]) -> Found:
@@ -137,10 +159,6 @@ def _measured(cell: Cell, runs: dict[str, Results]) -> Found:
         return Found(cell, estimate, runs[cell.run].over(cell.quantity))
     except Apart as apart:
         return Found(cell, None, missing=apart.where)
-
-
-def _judged(each: Found, p: float, num: int) -> Found:
-    return replace(each, p=p, num=num, value=judged(each.estimate, p))
 
 
 def judged(estimate: Estimate, adjusted_p: float) -> str:
@@ -155,7 +173,7 @@ def judged(estimate: Estimate, adjusted_p: float) -> str:
 def tally(rival: str, cells: Sequence[Found]) -> dict[str, int]:
     """Return how many of a rival's predictions fared how."""
     verdicts = [each.verdict(rival) for each in cells]
-    return {name: verdicts.count(name) for name in (AS_PREDICTED, CONTRADICTED, OPEN, UNDECIDED)}
+    return {name: verdicts.count(name) for name in (AS_PREDICTED, CONTRADICTED, OPEN, UNDECIDED, EPOCHS)}
 
 
 def deciding(rival: str, cells: Sequence[Found]) -> list[Found]:

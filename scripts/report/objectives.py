@@ -14,6 +14,7 @@ from scripts.analysis.claims import LEVEL, language_claims
 from scripts.analysis.objectives import beside_control, described
 from scripts.analysis.predictions import (
     AS_THEY_ARE,
+    EPOCHS,
     EQUAL_ENTROPY,
     MARGIN,
     OPEN,
@@ -38,7 +39,8 @@ CELLS = (
     f"below {LEVEL:.2f}. “{UNDECIDED}”: its error is so large that a true 0 would have been shown with a probability "
     f"below {POWER:g}. “{OPEN}”: neither was shown. The margin was chosen after the results had been seen. Beside each "
     f"cell stands the smallest true difference that would be told from 0 with probability {POWER:g}, at the strictest "
-    "level of the adjustment. Where two explanations predict the same of a cell, it decides nothing between them."
+    "level of the adjustment. Where two explanations predict the same of a cell, it decides nothing between them. "
+    f"“{EPOCHS}”: two models that were selected at different epochs are compared as they are, and nothing is judged."
 )
 SHARED = {"sparsity": " and race, which share a directory"}
 TEMPERATURES = (

@@ -352,7 +352,7 @@ def test_two_fits_are_a_claim_of_their_own(tmp_path):
 
 
 def test_the_mixtures_claims(tmp_path):
-    """The range of seeds holds all four published numbers as published, and is no test; no interval of a median does."""
+    """The range of seeds holds all four published numbers as published, and is no test; no median's interval does."""
     direction, published, defined = claims(made_up.write(tmp_path))[:3]
     assert direction.verdict is DIRECTION
     assert direction.comparisons[0].ours.value == pytest.approx(0.984 - 0.016)

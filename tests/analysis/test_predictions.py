@@ -15,6 +15,7 @@ from scripts.analysis.advantage import Apart
 from scripts.analysis.objectives import LOSSES, beside_control, described
 from scripts.analysis.predictions import (
     CONTROL,
+    EPOCHS,
     OPEN,
     UNDECIDED,
     Cell,
@@ -93,13 +94,23 @@ def test_cells_are_judged_with_p_values_that_are_adjusted_for_all_of_them(monkey
 
     monkeypatch.setattr(Cell, "measured", of_cell)
     monkeypatch.setattr(Results, "over", lambda self, quantity: "over two seeds")
+    monkeypatch.setattr(Results, "evaluated", {("a", 0): 6, ("b", 0): 6})
     found = predictions.found(Question("race", "?", {"x": ""}, tuple(cells)), Results(tmp_path))
     assert [each.value for each in found] == ["-", "+", UNDECIDED, UNDECIDED, None]
     assert [each.p for each in found[:4]] == adjusted([each.p_value for each in measured[:4]])
     assert measured[2].p_value < 0.05 < found[2].p  # alone it would be separated
     assert found[2].words == f"{UNDECIDED}, after Holm, over 4 cells" and found[3].words == UNDECIDED
     assert found[4].missing == "they share none"
-    assert tally("x", found) == {"as predicted": 2, "contradicted": 0, "not separated": 0, "could not decide": 2}
+    assert tally("x", found) == {
+        "as predicted": 2,
+        "contradicted": 0,
+        "not separated": 0,
+        "could not decide": 2,
+        "other epochs": 0,
+    }
+    monkeypatch.setattr(Results, "evaluated", {("a", 0): 6, ("b", 0): 6, ("a", 1): 1, ("b", 1): 6})
+    found = predictions.found(Question("race", "?", {"x": ""}, tuple(cells)), Results(tmp_path))
+    assert [each.value for each in found] == [EPOCHS] * 4 + [None] and found[0].verdict("x") == EPOCHS
 
 
 @pytest.mark.parametrize(
