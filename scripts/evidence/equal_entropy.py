@@ -3,10 +3,11 @@
     python -m scripts.evidence.equal_entropy
     python -m scripts.evidence.equal_entropy --repetitions 100 --results /tmp/results
 
-Four tries, each a part of equal_entropy.csv:
+Five tries, each a part of equal_entropy.csv:
 
     curve       a smooth function of the race's shape, known exactly at its control's knots: the largest error between
     left out    each inner knot of the committed controls, predicted from the others: errors of twice the gap
+    thinned     the race's control at capacity's three temperatures, held against its own knots between them
     itself      a family against some of its own members, which is 0: by offsets, and by chords, as a counterexample
     coverage    how often 95 % intervals hold the truth, simulated with the race's errors, of one, two and five models
 
@@ -33,6 +34,7 @@ from scripts.analysis.results import COMMITTED, Results
 
 REPETITIONS, NUM_SEQUENCES = 500, 250
 SEEDS = (3, 5)
+OF_CAPACITY = (0.7, 0.8, 1.0)  # the temperatures of its committed control
 DEGREE = 4  # of the polynomial that has the race's shape
 FAMILIES = {"one": (3.4,), "two": (2.8, 4.05), "five": (2.8, 3.15, 3.5, 3.9, 4.05)}
 OFFSETS = {"precision": (0.06, -0.03), "recall": (-0.2, 0.09)}  # of the simulated family: at MIDDLE, and per nat
@@ -94,6 +96,19 @@ def left_out(results: Results, quantity: str) -> list[dict]:
     rows = [{"case": "mean error", "value": error.mean(), "low": error.mean() - 2 * error.std() / num**0.5}]
     rows[0]["high"] = error.mean() + 2 * error.std() / num**0.5
     return [*rows, {"case": "mean absolute error", "value": np.abs(error).mean()}]
+
+
+def thinned(results: Results, quantity: str, taus: tuple[float, ...]) -> list[dict]:
+    """Return the mean error over seeds of a control of few temperatures, at each knot that lies between two of them."""
+    members = [tau for _, tau in control(results)]
+    kept, between = ([members.index(tau) for tau in members if (tau in taus) == few] for few in (True, False))
+    inside = [k for k in between if min(taus) < members[k] < max(taus)]
+    errors = []
+    for seed in results.controlled.seeds(DIRECT):
+        knots = knots_of(results, quantity, seed)
+        errors.append(offsets(knots[:, inside], knots[:, kept])[1])
+    means = np.mean(errors, axis=0)
+    return [{"case": f"τ = {members[k]:g}", "value": mean} for k, mean in zip(inside, means, strict=True)]
 
 
 def of_itself(results: Results, quantity: str) -> list[dict]:
@@ -243,6 +258,7 @@ def study(results: Results, repetitions: int) -> pd.DataFrame:
             add("curve", run, quantity, between_knots(of, quantity))
             add("left out", run, quantity, left_out(of, quantity))
             add("itself", run, quantity, of_itself(of, quantity))
+        add("thinned", "race", quantity, thinned(race, quantity, OF_CAPACITY))
         world = World.of(race, quantity)
         for name in FAMILIES:
             for num_seeds in SEEDS:
