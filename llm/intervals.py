@@ -64,7 +64,8 @@ class Estimate:
     def could_show_none(self, margin: float) -> bool:
         """Return whether a true 0 would be shown to lie within a margin with probability 0.8 or more.
 
-        The probability is 2 F(margin / error - t_.95) - 1, for the error that was estimated.
+        By 2 F(margin / error - t_.95) - 1, which takes the estimated error for the true one. Where it has 0.8, it is
+        too low by 0.03 with two degrees of freedom, and by 0.02 with four.
         """
         from scipy.stats import t
 

@@ -114,18 +114,18 @@ def experiment(name: str, results: Results) -> list[str | Table]:
         Table(
             f"Cells of {name}, nats per token",
             ["what", "quantity", "difference", "95 % interval", "could tell apart", "found", "predicted"],
-            [_row(each, len(cells)) for each in cells],
+            [_row(each) for each in cells],
             stacked=True,
         ),
         f"Sampling, training and scoring of {name}{SHARED.get(name, '')}: {took}, works side by side added up.",
     ]
 
 
-def _row(each: Found, num: int) -> list[Cell]:
+def _row(each: Found) -> list[Cell]:
     predicted = "; ".join(f"{rival}: {PREDICTED[sign]}" for rival, sign in each.cell.predicted.items())
     if each.estimate is None:
         return [each.cell.what, each.cell.quantity, each.missing, "", "", "", predicted]
-    told = [each.estimate, each.basis, f"{each.estimate.detectable(num):.3f}", each.words]
+    told = [each.estimate, each.basis, f"{each.estimate.detectable(each.num):.3f}", each.words]
     return [each.cell.what, each.cell.quantity, *told, predicted]
 
 

@@ -28,6 +28,7 @@ from scripts.analysis.predictions import (
 )
 from scripts.analysis.results import EXPERIMENTS, Results
 from scripts.analysis.style import OBJECTIVES
+from scripts.report.objectives import CELLS
 
 TINY = dict(num_train=32, num_validation=16, num_test=16, max_length=10, batch_size=16, shard_size=100)
 TINY |= dict(teacher_epochs=1, student_epochs=1, own_prefix_steps=2)
@@ -44,9 +45,30 @@ def test_what_is_predicted_is_of_models_that_the_experiment_has(name):
         assert set(cell.ours) <= models and (cell.than == CONTROL or set(cell.than) <= models)
         assert cell.at in ("equal_entropy", "temperature_1") and cell.quantity in ("precision", "recall")
         assert cell.at == "equal_entropy" or len(cell.ours) == len(cell.than) == 1
+        assert not cell.than_run or (cell.at, cell.than) == ("equal_entropy", CONTROL)
         assert cell.predicted.keys() <= asked.rivals.keys() and set(cell.predicted.values()) <= set("+-0")
     told = {rival for cell in asked.cells for rival in cell.predicted}
     assert told == set(asked.rivals)
+
+
+def test_what_more_data_do_is_asked_of_every_size():
+    """Of three sizes, in both quantities, 24,000 sequences less 6,000; each run stands in a cell by itself too."""
+    cells = question("capacity").cells
+    of_data = [each for each in cells if each.than_run]
+    assert [(each.run, each.than_run) for each in of_data[::2]] == [
+        (f"{size}-more", f"{size}-less") for size in ("small", "medium", "large")
+    ]
+    assert [each.quantity for each in of_data] == 3 * ["precision", "recall"]
+    assert all(each.predicted == {"data": "+"} for each in of_data)
+    assert {each.than_run for each in of_data} < {each.run for each in cells if not each.than_run}
+
+
+def test_the_margin_and_when_it_was_chosen_are_told():
+    for told in (predictions.__doc__, predictions.WRITTEN.read_text(encoding="utf-8").replace("\n#", ""), CELLS):
+        words = " ".join(told.split())
+        assert f"{predictions.MARGIN:g} nats of 0" in words and "each cell by itself" in words and "Holm" in words
+        assert re.search(r"margin (of 0\.02 )?was chosen after the results had been seen", words)
+    assert "at the strictest level of the adjustment" in CELLS
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

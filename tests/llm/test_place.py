@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,12 @@ import torch
 from conftest import chain_within, enumerate_sequences, exact_log_probabilities, refusal, tiny_llama, within
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from llm import prompts
+from llm import config, prompts
+from llm.distributions import Distribution
 from llm.experiment import Experiment
 from llm.language import tokens
-from llm.place import open_place
+from llm.metrics import SequenceEstimate
+from llm.place import beside_baseline, open_place
 from llm.placed import Placed
 from llm.processes import UsageError
 from llm.store.files import sha256
@@ -377,3 +380,25 @@ def test_nothing_is_trained(tmp_path):
     run, _ = open_place(["some/where", "--out", str(tmp_path)])
     assert isinstance(run.experiment, Experiment) and run.experiment.roles == ()
     assert {work.kind for work in run.works("train", "select")} == set()
+
+
+@pytest.mark.parametrize(("entropies", "told"), [((3.0, 3.3), False), ((3.0, 3.6), True), ((3.2, 3.4), False)])
+def test_temperatures_of_the_baseline_that_lie_far_apart_around_a_model_are_told(entropies, told, monkeypatch):
+    """The model lies at 3.1: between both, between both with 0.6 nats between them, and outside."""
+    placed = [{"name": "base", "model": "x"}, {"name": "mine", "model": "y"}]
+    experiment = config.load("place", placed=placed, baseline="base", temperatures=[0.9, 1.0])
+    run = SimpleNamespace(experiment=experiment, language=SimpleNamespace(prompts=((0,),)))
+    base, mine = Distribution("base", 0), Distribution("mine", 0)
+    values = dict(zip([base.at(0.9), base, mine], [*entropies, 3.1], strict=True))
+
+    class Given:
+        def distributions(self):
+            return list(values)
+
+        def estimate(self, quantity, distribution):
+            value = values[distribution] * (1 if quantity == "entropy" else -1)
+            return SequenceEstimate(value, value, value, np.array([0.1, -0.1, 0.1, -0.1]), 0)
+
+    printed = beside_baseline(run, Given())
+    assert ("0.60 nats" in printed and "0.4 nats apart at most" in printed) == told
+    assert ("never has its self-entropy" in printed) == (min(entropies) > 3.1)

@@ -239,6 +239,30 @@ def test_emphasised_modes_are_counted(namespace):
         )
 
 
+@pytest.mark.parametrize(("num", "ranks"), [(6, (1, 6)), (40, (14, 27)), (1000, (469, 532))])
+def test_the_interval_of_the_median_is_between_two_of_the_seeds(namespace, num, ranks):
+    """Of 40 it is the 14th and the 27th: 13 heads or fewer, and 27 or more, have less than 2.5 % each.
+
+    It needs nothing of how the values are spread, so it holds the median of skewed ones as often.
+    """
+    values = np.random.default_rng(num).permutation(np.arange(1, num + 1))
+    found = namespace["median_interval"](values)
+    assert (found["median_low"], found["median_high"]) == ranks
+    inside = stats.binom(num, 0.5).cdf(ranks[1] - 1) - stats.binom(num, 0.5).cdf(ranks[0] - 1)
+    assert inside >= 0.95
+    skewed = np.random.default_rng(0).lognormal(0, 2, (1000, num))
+    held = [each["median_low"] <= 1 <= each["median_high"] for each in map(namespace["median_interval"], skewed)]
+    assert abs(np.mean(held) - inside) < 0.025
+
+
+def test_the_stored_interval_of_a_median_is_about_it():
+    seeds = json.loads((REPOSITORY / "MoG" / "results.json").read_text())["seeds"]
+    bands = [band for row, band in seeds.items() if ", as " in row]
+    assert len(bands) == 8
+    for band in bands:
+        assert band["low"] < band["median_low"] < band["median"] < band["median_high"] < band["high"]
+
+
 def test_without_ipywidgets_a_picture_stands_in(namespace, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     shown = []

@@ -1,28 +1,26 @@
 """The README's tables and sentences are those of the committed results."""
 
-import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from llm.advantage import MOST_BETWEEN_KNOTS, of_seed
 from llm.config import REPOSITORY
-from llm.distributions import DIRECT, TEACHER, student_name
-from llm.intervals import Estimate, adjusted
+from llm.distributions import DIRECT, TEACHER, Distribution, student_name
+from llm.intervals import Estimate, adjusted, upper_bound
 from llm.table import markdown, table_over_seeds
-from scripts.analysis.advantage import advantages, distilled, of_truth, sampled
+from scripts.analysis.advantage import between, control, distilled, of_truth, over_control
 from scripts.analysis.claims import claims, language_claims
-from scripts.analysis.objectives import described, over_control
-from scripts.analysis.predictions import AS_PREDICTED, AS_THEY_ARE, CONTRADICTED, EQUAL_ENTROPY, found, question, tally
+from scripts.analysis.objectives import beside_control, described
+from scripts.analysis.predictions import AS_PREDICTED, CONTRADICTED, EPOCHS, deciding, found, question, tally
 from scripts.analysis.results import COMMITTED, Results
 from scripts.evidence import factors, larger, length
+from scripts.evidence.control import FINISHED
 from scripts.evidence.length import OVERFITTED
-from scripts.figures.capacity import SIZES
 
 RESULTS = Results(COMMITTED)
-ERROR = "teacher's error"
 README, OF_SCRIPTS = ((REPOSITORY / name).read_text() for name in ("README.md", "scripts/README.md"))
 
 
@@ -45,17 +43,24 @@ def test_an_estimate_is_told_as_it_is_or_as_how_much_less():
     assert not told(estimate, "0.08 [0.04, 0.13]") and not told(Estimate(0.1, 0.05, 0.15), "0.10 [0.05, 0.16]")
 
 
-def test_the_readme_tells_the_advantage_over_the_control():
-    for quantity, estimate in advantages(RESULTS, distilled(RESULTS), sampled(RESULTS)).items():
-        assert told(estimate, README), f"{quantity} {estimate}"
+def test_the_readme_tells_what_distilled_students_have_over_the_control():
+    precision, recall = over_control(RESULTS, distilled(RESULTS)).values()
+    ends = [recall.members[member] for member in (next(iter(recall.members)), list(recall.members)[-1])]
+    for estimate in (precision.pooled, recall.pooled, *ends):
+        assert estimate.high < 0 and told(estimate, README), estimate
+    assert not recall.left_out and recall.gap <= MOST_BETWEEN_KNOTS
+    (epochs,) = RESULTS.control_epochs
+    assert f"until it was finished, for {epochs} epochs." in " ".join(README.split())
+    early = [name for (name, _), epoch in RESULTS.evaluated.items() if name in RESULTS.taus and epoch < 6]
+    assert f"{len(early)} of the {RESULTS.num_seeds * len(RESULTS.taus)} distilled students" in " ".join(README.split())
 
 
 def test_the_readme_tells_what_is_selectivity_and_what_the_teachers_error():
-    ours, truths, control = distilled(RESULTS), of_truth(RESULTS), sampled(RESULTS)
-    for quantity, estimate in advantages(RESULTS, truths, control).items():
-        assert told(estimate, README), f"{quantity} {estimate}"
-    whole, error = (advantages(RESULTS, ours, other)["recall"] for other in (control, truths))
-    assert error.high < 0 and error.value / whole.value > 0.5  # mostly
+    for quantity, of in over_control(RESULTS, of_truth(RESULTS)).items():
+        assert told(of.pooled, README), f"{quantity} {of.pooled}"
+    whole = over_control(RESULTS, distilled(RESULTS))["recall"].pooled
+    error = between(RESULTS, distilled(RESULTS), of_truth(RESULTS))["recall"].estimate
+    assert error.high < 0 and error.value / whole.value > 0.5  # most of it
 
 
 def test_the_readme_tells_what_objectives_buy():
@@ -63,146 +68,150 @@ def test_the_readme_tells_what_objectives_buy():
     samples = "the teacher's samples, minus the control"
     distributions = "forward KL after p*'s prefixes, minus the control"
     divergences = "reverse minus forward KL, after the teacher's prefixes"
-    signs = {(samples, "precision"): "0", (samples, "recall"): "-"}
-    signs |= {(distributions, "precision"): "0", (distributions, "recall"): "+", (divergences, "recall"): "-"}
+    signs = {(samples, "recall"): "-", (divergences, "recall"): "-"}
     for key, sign in signs.items():
-        assert cells[key].sign == sign and told(cells[key].estimate, README), key
+        assert cells[key].value == sign and told(cells[key].estimate, README), key
+    assert told(cells[samples, "precision"].estimate, README)
+    precision = cells[distributions, "precision"]
+    assert told(precision.estimate, README) and precision.estimate.low > 0
+    assert (precision.value == "+") != ("which is not separated after Holm's adjustment" in " ".join(README.split()))
     race = RESULTS.experiment("race")
+    on_data = [each.model for each in described(race) if each.loss == "kl_teacher_student" and each.after == "D"]
+    for member, estimate in over_control(race, [(name, 1.0) for name in on_data])["recall"].members.items():
+        assert estimate.low > 0 and told(estimate, README), member
     assert len([each for each in described(race) if each.tau is not None]) == 19 and race.num_seeds == 3
     assert race.provenance["experiment"]["num_train"] == 12000
+
+
+def fared(counts: dict[str, int]) -> str:
+    return f"right in {counts[AS_PREDICTED]} and contradicted in {counts[CONTRADICTED]} of {sum(counts.values())}"
 
 
 def test_the_scripts_readme_tells_how_the_rivals_of_the_race_fared():
     asked, words = question("race"), " ".join(OF_SCRIPTS.replace("*", "").split())
     race, cells = RESULTS.experiment("race"), found(asked, RESULTS)
-    counts = {rival: tally(rival, cells) for rival in asked.rivals}
-    num = {rival: sum(each.values()) for rival, each in counts.items()}
-    wrong, right = ({rival: each[how] for rival, each in counts.items()} for how in (CONTRADICTED, AS_PREDICTED))
-    assert f"is contradicted in {wrong['sharpness']} of {num['sharpness']}, the teacher's error" in words
-    assert f"in {wrong[ERROR]} of {num[ERROR]}, information" in words
-    assert wrong["information"] == 0 and f"in none of {num['information']} and right in {right['information']}" in words
-    assert f"right in {right['mode seeking']} of {num['mode seeking']}, exposure" in words
-    assert right["exposure"] == 0 and f"in none of {num['exposure']}." in words
+    part = words[words.index("Race. A cell is") : words.index("Sparsity. Students")]
+    for rival in asked.rivals:
+        name = part.lower().index(rival)
+        assert fared(tally(rival, cells)) in part[name : name + 160], rival
     both = RESULTS.experiment("sparsity").provenance["seconds"]  # of the directory that they share
     assert f"({both / 3600:.1f} hours of work" in words
     verdicts = [[claim.verdict for claim in language_claims(each)] for each in (race, RESULTS)]
-    assert verdicts[0] == verdicts[1] and "verdicts here that they have with 6,000 sequences" in words
+    assert (verdicts[0] == verdicts[1]) == ("verdicts here that they have with 6,000 sequences" in words)
 
 
-def test_the_scripts_readme_tells_which_models_of_the_race_are_finished():
-    frame = pd.read_csv(COMMITTED / "race" / "length.csv")
-    at = frame.set_index(["epochs", "model"])
-    forward = "student_kl_teacher_student_on_ground_truth_tau1.00"
-    finished = {TEACHER: True, DIRECT: False, student_name(0.8): True, forward: True}
-    assert at.loc[6, "finished"].to_dict() == finished
-    control = pd.read_csv(COMMITTED / "race" / "control.csv")
-    by_epochs = control.pivot(index="seed", columns="epochs", values="nats")
-    assert control[control["taken"]]["epochs"].tolist() == [9, 9, 9] and by_epochs.columns.tolist() == [6, 9, 14]
-    assert at["nats"][9, DIRECT] == pytest.approx(by_epochs[9][0])  # two machines, the same training
-    first, second = (by_epochs[6] - by_epochs[9]).mean(), (by_epochs[14] - by_epochs[9]).abs().max()
-    change = f"lower its validation nats by {first:.3f} on average; fourteen change them by at most {second:.3f} ("
-    assert f"a direct student of nine epochs, which {change}" in " ".join(OF_SCRIPTS.split())
-    for name in ("control.csv", "control.parquet"):
-        assert (COMMITTED / "race" / name).read_bytes() == (COMMITTED / "sparsity" / name).read_bytes()
+@pytest.mark.parametrize("name", ["race", ""])
+def test_the_scripts_readme_tells_how_long_a_control_is_trained_and_what_more_would_gain(name):
+    results = RESULTS.experiment(name) if name else RESULTS
+    gains, (epochs,) = results.control_gains, results.control_epochs
+    most = f"at most {upper_bound(gains):.3f} by a one-sided 95 % interval"
+    told_of = f"half as many again gain {np.mean(gains):.3f} validation nats on average over seeds, {most}"
+    assert f"direct student of {epochs} epochs: {told_of}" in " ".join(OF_SCRIPTS.split())
+    assert upper_bound(gains) < FINISHED == 0.01 and len(gains) == results.num_seeds
+    for file in ("control.csv", "control.parquet"):
+        assert (COMMITTED / "race" / file).read_bytes() == (COMMITTED / "sparsity" / file).read_bytes()
 
 
 def test_the_scripts_readme_tells_what_sparsity_costs():
     sparsity, asked = RESULTS.experiment("sparsity"), question("sparsity")
     whole, *others = [each for each in described(sparsity) if each.after == "D" and each.tau is not None]
-    recall = {each.objective: over_control(sparsity, each)["recall"] for each in (whole, *others)}
-    rows = [[whole.objective, "", "", recall[whole.objective]]]
+    recall = {each.objective: beside_control(sparsity, each)["recall"] for each in (whole, *others)}
+    epochs = {each: [sparsity.evaluated[each.model, seed] for seed in range(3)] for each in (whole, *others)}
+    rows = [[whole.objective, ", ".join(map(str, epochs[whole])), "", "", recall[whole.objective]]]
     for each in others:
         apart = [sparsity.difference(name, (each.model, 1.0), (whole.model, 1.0)) for name in ("precision", "recall")]
-        rows.append([each.objective, *apart, recall[each.objective]])
-    assert markdown(["objective", "precision", "recall", "recall over the control"], rows) in OF_SCRIPTS
-    assert recall["drawn ids, m = 1"].high < 0 and recall["drawn ids, m = 16"].value > 0.5 * recall["forward KL"].value
-    alone, with_tail = ([recall[f"top k{tail}, k = {k}"] for k in (8, 64)] for tail in ("", " and tail"))
-    assert all(each.high < 0 for each in (*alone, *with_tail))
-    assert recall["drawn ids, m = 4"].low < 0 < recall["drawn ids, m = 4"].high
+        rows.append([each.objective, ", ".join(map(str, epochs[each])), *apart, recall[each.objective]])
+    header = ["objective", "selected epochs", "precision", "recall", "recall over the control"]
+    assert markdown(header, rows) in OF_SCRIPTS
     cells = found(asked, RESULTS)
-    counts = {rival: tally(rival, cells) for rival in asked.rivals}
-    num = {rival: sum(each.values()) for rival, each in counts.items()}
-    wrong, right = ({rival: each[how] for rival, each in counts.items()} for how in (CONTRADICTED, AS_PREDICTED))
+    of_epochs = {each.cell.ours[0] for each in cells if each.value == EPOCHS}
+    assert of_epochs == {each.model for each, found_at in epochs.items() if set(found_at) != {6}}
+    assert {each.objective for each, of in epochs.items() if set(of) != {6}} == {"top k, k = 8", "top k, k = 64"}
     words = " ".join(OF_SCRIPTS.replace("*", "").split())
-    assert f"is contradicted in {wrong['one optimum']} of {num['one optimum']}, variance" in words
-    assert f"in {wrong['variance']} of {num['variance']} and right in {right['variance']}, bias" in words
-    assert f"right in {right['bias']} of {num['bias']}, and free tail" in words
-    assert f"contradicted in {wrong['free tail']} of {num['free tail']}: precision is gained" in words
-    gained = [each.sign for each in cells if "free tail" in each.cell.predicted and each.cell.quantity == "precision"]
+    for name in ("drawn ids, m = 1", "drawn ids, m = 4", "drawn ids, m = 16", "top k and tail, k = 64"):
+        assert str(recall[name]) in words
+    for rival in ("one optimum", "variance", "free tail"):
+        assert fared(tally(rival, cells)) in words[words.index(f"{rival} (") :][:150], rival
+    gained = [each.value for each in cells if "free tail" in each.cell.predicted and each.cell.quantity == "precision"]
     assert gained == ["+", "+"]
 
 
 def test_the_scripts_readme_tells_what_capacity_does():
     asked, cells = question("capacity"), found(question("capacity"), RESULTS)
-    runs = {run: RESULTS.experiment("capacity", run) for run in dict.fromkeys(c.cell.run for c in cells)}
+    runs = {run: RESULTS.experiment("capacity", run) for run in dict.fromkeys(c.run for c in asked.cells)}
+    own = [each for each in cells if not each.cell.than_run]
     rows = []
     for run, results in runs.items():
         experiment, (epochs,) = results.provenance["experiment"], results.control_epochs
         size = f"{experiment['student']['hidden_size']} x {experiment['student']['num_hidden_layers']}"
-        of_run = [each.estimate for each in cells if each.cell.run == run]
+        of_run = [each.estimate for each in own if each.cell.run == run]
         rows.append([size, f"{experiment['num_train']:,}", str(epochs), *of_run])
         assert experiment["num_seeds"] == 1 and experiment["student_epochs"] == 6
+        left_out = over_control(results, distilled(results))["recall"].left_out
+        assert left_out == ((student_name(1.0), 1.0),)  # so that the mean is of the student of 0.8 alone
+        assert all(gain < 0.02 for gain in results.control_gains)
     header = ["width x layers", "sequences", "epochs of the control", "precision over the control", "recall over it"]
     assert markdown([*header, "precision over the direct one", "recall over that"], rows) in OF_SCRIPTS
     words = " ".join(OF_SCRIPTS.replace("*", "").split())
     hours = sum(results.provenance["seconds"] for results in runs.values()) / 3600
     assert f"one seed, {hours:.1f} hours of work" in words and "students have six epochs, and whether" in words
-    assert [each.sign for each in cells] == 24 * ["-"] and "All 24 differences are below 0, after Holm" in words
-    counts = {rival: tally(rival, cells) for rival in asked.rivals}
-    for rival, told_of in (("capacity", "is contradicted in"), ("data", "is right in")):
-        wrong = told_of.endswith("contradicted in")
-        number = counts[rival][CONTRADICTED if wrong else AS_PREDICTED]
-        assert f"{rival} {told_of} {number} of {sum(counts[rival].values())}" in words
-    contradicted = {(c.cell.run, c.cell.quantity) for c in cells if c.verdict("capacity") == CONTRADICTED}
-    assert contradicted == {("small-less", "precision"), ("small-more", "precision")}
-    estimates = {(each.cell.run, each.cell.at, each.cell.quantity): each.estimate.value for each in cells}
-    for at in (EQUAL_ENTROPY, AS_THEY_ARE):
-        less, more = ([estimates[f"{size}-{d}", at, "recall"] for size in SIZES] for d in ("less", "more"))
-        assert all(a < b for a, b in zip(less, more, strict=True))  # less is lost with more data
-        for of_sizes in (less, more):
-            assert (of_sizes == sorted(of_sizes, reverse=True)) == (at == AS_THEY_ARE)  # and by smaller students
-    assert "above its direct student, finished or not" in " ".join(README.split())
+    below = sum(each.value == "-" for each in own)
+    assert len(own) == 24 and f"Of the 24 differences {below} are below 0 after Holm, and none above" in words
+    assert not any(each.value == "+" for each in own)
+    for rival in asked.rivals:
+        assert fared(tally(rival, cells)) in words, rival
+    more = {(c.cell.run, c.cell.quantity): c for c in cells if c.cell.than_run}
+    assert {key for key, each in more.items() if each.value == "+"} == {
+        ("small-more", "recall"),
+        ("medium-more", "recall"),
+    }
+    assert all(str(each.estimate) in words for (_, quantity), each in more.items() if quantity == "recall")
+    decided = deciding("capacity", cells)
+    wrong = tally("capacity", decided)[CONTRADICTED]
+    assert f"of the {len(decided)} in which data predicts something else it is contradicted in {wrong}" in words
+    assert "above its direct student" in " ".join(README.split())
 
 
-def without_its_control(experiment: str, run: str, folder: Path) -> Results:
-    """The results of a run beside its own direct student, in a folder of results."""
-    results = Results(folder).experiment(experiment, run)
-    results.directory.mkdir(parents=True)
-    for name in ("table.csv", "sequences.parquet", "provenance.json"):
-        shutil.copy(COMMITTED / experiment / run / name, results.directory)
-    return results
+def test_the_scripts_readme_tells_how_the_comparison_at_equal_entropy_was_tried():
+    frame, words = pd.read_csv(COMMITTED / "equal_entropy.csv"), " ".join(OF_SCRIPTS.split())
+    parts = {part: rows for part, rows in frame.groupby("part")}
+    assert parts["curve"]["value"].max() <= 0.003 and parts["curve"]["gap"].max() <= MOST_BETWEEN_KNOTS
+    assert f"is met within {parts['curve']['value'].max():.4f} nats" in words
+    left_out = {case: rows["value"].abs() for case, rows in parts["left out"].groupby("case")}
+    mean, single = left_out["mean error"], left_out["mean absolute error"]
+    assert f"with a mean error of {mean.min():.4f} to {mean.max():.4f} nats" in words
+    assert f"miss by {single.min():.3f} to {single.max():.3f}" in words
+    itself, coverage = parts["itself"], parts["coverage"]
+    assert (itself.loc[itself["method"] == "offsets", "value"].abs() < 1e-9).all()
+    held = coverage.loc[coverage["method"] != "chord", "value"]
+    assert f"hold the truth in {100 * held.min():.1f} to {100 * held.max():.1f} % (" in words
+    assert held.between(0.92, 0.98).all()
+    chords = itself[(itself["method"] == "chord") & (itself["run"] == "race") & itself["case"].str.startswith("the c")]
+    lost = -chords.set_index("quantity")["value"]
+    assert f"lost {lost['precision']:.3f} of precision and {lost['recall']:.3f} of recall to itself" in words
+    two = coverage[(coverage["method"] == "chord") & (coverage["quantity"] == "recall")]
+    three, five = two.loc[two["case"].str.contains("two"), "value"]
+    assert f"{100 * three:.0f} % of experiments of three seeds and {100 * five:.0f} % of five" in words
+    thinned = parts["thinned"].groupby("quantity")["value"].apply(lambda values: values.abs().max())
+    assert f"up to {thinned['precision']:.3f} nats in precision and {thinned['recall']:.3f} in recall" in words
 
 
-def test_the_scripts_readme_tells_what_a_finished_control_changes_in_the_race(tmp_path):
-    samples = [each for each in question("race").cells if each.what == "the teacher's samples, minus the control"]
-    own, finished = (
-        {each.quantity: f"{each.measured(results).value:.3f}" for each in samples}
-        for results in (without_its_control("race", "", tmp_path), RESULTS.experiment("race"))
-    )
-    recall, precision = (f"from {own[name]} to {finished[name]} in {name}" for name in ("recall", "precision"))
-    assert f"takes the samples' students {recall} and {precision}" in " ".join(OF_SCRIPTS.split())
+def test_the_scripts_readme_tells_what_another_training_set_gives():
+    member, words = (student_name(0.8), 1.0), " ".join(OF_SCRIPTS.split())
+    other = over_control(RESULTS.experiment("capacity", "medium-less"), [member])
+    knots = [Distribution(model, 0, tau) for model, tau in control(RESULTS)]
+    for quantity, found_there in other.items():
+        family = [[Distribution(member[0], 0)]]
+        (own,) = of_seed(RESULTS.controlled, quantity, family, knots, lambda offsets: offsets[1])
+        assert str(found_there.members[member]) in words and str(own.estimate) in words
 
 
-def test_the_scripts_readme_tells_what_a_finished_control_changes_in_capacity(tmp_path):
-    asked = question("capacity")
-    for run in {cell.run for cell in asked.cells}:
-        without_its_control("capacity", run, tmp_path)
-    both = [found(asked, results) for results in (Results(tmp_path), RESULTS)]
-    signs = Counter(each.sign for each in both[0])
-    (open_cell,) = (each.cell for each in both[0] if each.sign == "0")
-    assert (open_cell.run, open_cell.at, open_cell.quantity) == ("small-less", EQUAL_ENTROPY, "precision")
-    words = " ".join(OF_SCRIPTS.replace("*", "").split())
-    assert f"{signs['-']} were below 0 and {signs['0']}, in the precision of the smallest, not separated" in words
-    told_of = {"recall": {}, "precision": {}}
-    for own, finished in zip(*both, strict=True):
-        if own.cell.at == EQUAL_ENTROPY:
-            told_of[own.cell.quantity][own.cell.run] = own.estimate.value, finished.estimate.value
-    moved = {run: f"from {a:.3f} to {b:.3f}" for run, (a, b) in told_of["recall"].items() if abs(a - b) > 1e-6}
-    assert moved.keys() == {"small-less", "small-more", "medium-less"}
-    smallest = f"the smallest students {moved['small-less']} and {moved['small-more']} in recall"
-    most = max(abs(a - b) for a, b in told_of["precision"].values())
-    of_precision = f"and none by more than {most:.3f} in precision"
-    assert f"{smallest}, the middle one of 6,000 sequences {moved['medium-less']}, {of_precision}" in words
+def test_the_scripts_readme_tells_how_often_the_crossed_interval_holds():
+    frame, words = pd.read_csv(COMMITTED / "coverage.csv"), " ".join(OF_SCRIPTS.split())
+    crossed = frame.loc[frame["interval"] == "crossed", "coverage"]
+    held = f"{100 * crossed.min():.0f} to {100 * crossed.max():.0f} %"
+    assert f"the crossed interval in {held}, from two seeds up" in words
+    assert frame["num_seeds"].min() == 2
 
 
 def test_the_scripts_readme_tells_whether_vllm_draws_what_is_enumerated():
@@ -235,12 +244,14 @@ def test_the_scripts_readme_tells_what_was_measured_on_a_gpu():
     assert f"may be {times:.1f} times as many" in words
 
 
-def test_the_scripts_readme_shows_other_lengths_and_says_what_the_rule_finds():
-    frame = pd.read_csv(COMMITTED / "length.csv")
+def test_the_scripts_readme_shows_other_lengths_and_says_what_they_change():
+    frame, words = pd.read_csv(COMMITTED / "length.csv"), " ".join(OF_SCRIPTS.split())
     assert length.shown(frame) in OF_SCRIPTS
-    judged = frame[frame["finished"].notna()].set_index(["epochs", "model"])["finished"].astype(bool)
-    assert len(judged[6]) == 10 and judged[6].all()
-    assert judged[4].to_dict() == {TEACHER: False, DIRECT: False, student_name(0.8): True}
+    changes = frame.set_index(["model", "epochs"])["longer_changes_nats_by"]
+    direct, teacher, coldest = (changes[name, 6] for name in (DIRECT, TEACHER, student_name(0.8)))
+    assert direct < 0 < teacher and coldest < 0
+    assert f"lowers the direct student's validation nats by {-direct:.3f}, raises the teacher's by" in words
+    assert f"{teacher:.3f}, and changes those of the student of τ = 0.8 by {coldest:.3f}" in words
     of_epochs = frame[frame["precision"].notna()].sort_values("epochs").groupby("model")
     assert of_epochs["precision"].apply(lambda x: x.is_monotonic_increasing).all()
     assert of_epochs["entropy"].apply(lambda x: x.is_monotonic_decreasing).all()

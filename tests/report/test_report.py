@@ -238,10 +238,27 @@ def test_the_page_of_objectives_has_every_student_every_prediction_and_every_tra
     assert [row[2] for row in found.rows] == [each.estimate for each in judged]
     assert found.rows[0][-1] == "sharpness: no difference; teacher's error: lower; information: higher"
     for rival, row in zip(asked.rivals, rivals.rows, strict=True):
-        said = sum(rival in each.cell.predicted for each in judged)
-        assert sum(map(int, row[2:])) == said > 0
+        told_of = [predictions.tally(rival, some) for some in (judged, predictions.deciding(rival, judged))]
+        assert row[2:] == [f"{all_of} ({of_some})" for all_of, of_some in zip(*map(dict.values, told_of), strict=True)]
+        assert sum(told_of[0].values()) == sum(rival in each.cell.predicted for each in judged) > 0
     assert len(claims_there.rows) == 5 and took.startswith("Sampling, training and scoring of race: 1 h 12 min")
     assert len(of_trainers.rows) == 10 and all(all(row) for row in of_trainers.rows)
+
+
+def test_beside_a_cell_stands_what_is_told_apart_among_those_that_were_measured(monkeypatch, tmp_path):
+    """One of three shares no self-entropy. The other two are adjusted for two: 2.1 errors from 0 are not enough."""
+    cells = [predictions.Cell("a minus b", "", "", ("a",), ("b",), "recall", {"sharpness": "0"}) for _ in range(3)]
+    measured = [Estimate.of(2.1, 1.0, 1e9), None, Estimate.of(0.1, 1.0, 1e9)]
+    places = [predictions.Found(cell, each, "", missing="apart") for cell, each in zip(cells, measured, strict=True)]
+    by_cell = dict(zip(map(id, cells), places, strict=True))
+    monkeypatch.setattr(predictions, "_measured", lambda cell, runs: by_cell[id(cell)])
+    asked = predictions.Question("race", "?", {"sharpness": ""}, tuple(cells))
+    monkeypatch.setattr(objectives, "question", lambda name: asked)
+    (tmp_path / "race").mkdir()
+    (tmp_path / "race" / "provenance.json").write_text('{"seconds": 1.0}')
+    rows = objectives.experiment("race", Results(tmp_path))[1].rows
+    assert [row[4] for row in rows] == [f"{measured[0].detectable(2):.3f}", "", f"{measured[2].detectable(2):.3f}"]
+    assert [row[5] for row in rows] == ["could not decide, after Holm, over 2 cells", "", "could not decide"]
 
 
 def test_the_page_of_objectives_has_the_experiments_that_are_there(made):
