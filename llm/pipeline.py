@@ -185,15 +185,8 @@ def at_last_epoch(model: Distribution) -> Distribution:
 
 
 def trained_as(distribution: Distribution) -> Distribution:
-    """Return a distribution by the name that its model is trained by."""
-    if not is_at_last_epoch(distribution):
-        return distribution
+    """Return a distribution of a trained model by the name that the model is trained by, which never ends in LAST."""
     return replace(distribution, model=distribution.model.removesuffix(LAST))
-
-
-def is_at_last_epoch(distribution: Distribution) -> bool:
-    """Return whether a distribution is a trained model at its last epoch, which is not the selected one."""
-    return distribution.seed is not None and distribution.model.endswith(LAST)
 
 
 def kept(experiment: Experiment) -> list[Work]:

@@ -177,8 +177,8 @@ def _perplexities(run: Run, model: Distribution) -> Iterator[dict]:
 def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
     """Return the sequences, the table and the texts of a run whose samples and scores are complete."""
     truth = Evaluated(run, TRUTH)
-    measured = [*pipeline.evaluated(run.experiment), *run.last_epochs()]
-    evaluated = [truth, *(Evaluated(run, each, truth) for each in measured)]
+    last = run.last_epochs()
+    evaluated = [truth, *(Evaluated(run, each, truth) for each in (*pipeline.evaluated(run.experiment), *last))]
     kept = as_bytes(pd.concat([rows for each in evaluated for rows in each.sequences()]))
     sequences = read_sequences(io.BytesIO(kept))  # as they are kept, so that the same table is made from the file
     likelihoods, positions, entropies, perplexities, samples, texts = ([] for _ in range(6))
@@ -186,7 +186,7 @@ def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
         distribution = each.distribution
         likelihoods += each.likelihoods(sequences)
         samples += each.describe()
-        if distribution.temperature != 1 or pipeline.is_at_last_epoch(distribution):
+        if distribution.temperature != 1 or distribution in last:
             continue
         texts.append(each.texts())
         if distribution != TRUTH:

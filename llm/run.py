@@ -137,7 +137,7 @@ class Run:
         return selection["best_epoch"] if selection else None
 
     def epoch(self, distribution: Distribution) -> int | None:
-        """Return the epoch of a trained model's weights: the selected one, or the last. None before selection."""
+        """Return the epoch of a model's weights: the selected one, or the last. None before selection, or untrained."""
         trained = pipeline.trained_as(distribution)
         selected = self.selected_epoch(trained)
         return selected if selected is None or trained == distribution else self.experiment.epochs(trained.role)

@@ -209,9 +209,10 @@ class Results:
 
     @cached_property
     def evaluated(self) -> dict[tuple[str, int], int | None]:
-        """Return {(model, seed): the selected epoch} of every model but p*, in the order of the table.
+        """Return {(model, seed): the epoch of its weights} of every model but p*, in the order of the table.
 
-        The epoch is None of a model that was not trained.
+        It is the selected one, or of a name that ends in `llm.pipeline.LAST` the last one; None of a model that was
+        not trained.
         """
         rows = self.table[(self.table["quantity"] == "precision") & (self.table["temperature"] == 1)]
         rows = rows[rows["seed"].notna()].drop_duplicates(["model", "seed"])

@@ -7,7 +7,8 @@
 Needs no network, and of the models only their sizes. Lengths are max_length unless they were measured: by a sample
 set that is there, or by --calibrate. The formulas and their sources are in scripts/costs/cost.py. Hours are the larger
 of arithmetic at the stated utilisation and of memory bandwidth; sampling takes as much longer as it does by published
-rates of vLLM. Scoring is float32, as everywhere here.
+rates of vLLM. Scoring is float32, as everywhere here. Which models stage 4 evaluates at their last epoch too, because
+another one is selected, is known after training: their samples and scores are in no plan, nor in what a run took.
 """
 
 import json
@@ -22,7 +23,7 @@ import pandas as pd
 from llm import config, vllm_process
 from llm.distributions import ROLES, Distribution
 from llm.experiment import Experiment
-from llm.pipeline import EVALUATE, SCRIPTS, TRAIN, TRUTH, Work, works
+from llm.pipeline import EVALUATE, LAST, SCRIPTS, TRAIN, TRUTH, Work, works
 from llm.processes import UsageError, run_entry
 from llm.store import files
 from llm.store.paths import Paths
@@ -173,9 +174,10 @@ def calibrate(experiment: Experiment) -> dict:
 
 
 def timings(paths: Paths) -> pd.DataFrame:
-    """Return the tokens and seconds that a run took for each kind of work with each role's models."""
+    """Return the tokens and seconds that a run took for each kind of planned work with each role's models."""
     lines = paths.timings.read_text("utf-8").splitlines() if paths.timings.is_file() else []
-    rows = pd.DataFrame(map(json.loads, lines), columns=["kind", "model", "tokens", "seconds"])
+    rows = pd.DataFrame(map(json.loads, lines), columns=["kind", "model", "what", "tokens", "seconds"])
+    rows = rows[~rows["what"].astype(str).str.split("/").str[0].str.endswith(LAST)]
     rows["role"] = [Distribution(model).role for model in rows["model"]]
     return rows.groupby(["kind", "role"])[["tokens", "seconds"]].sum().add_suffix("_taken")
 

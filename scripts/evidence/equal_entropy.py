@@ -12,7 +12,7 @@ Five tries, each a part of equal_entropy.csv:
     coverage    how often 95 % intervals hold the truth, simulated with the race's errors, of one, two and five models
 
 A chord joins the values of a family by straight lines, and the control's too, and averages their difference over the
-entropies that both reach. Some ten minutes on 2 cores; needs no torch.
+entropies that both reach. A quarter of an hour on 2 cores; needs no torch.
 """
 
 from collections.abc import Callable

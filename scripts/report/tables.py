@@ -149,7 +149,9 @@ def models(results: Results) -> list[Table]:
     rows.append(["p* on itself", "", "", *truth, "0", "0", f"{results.mean('stop_rate', GROUND_TRUTH).value:.1%}"])
     header = ["model", "seed", "epoch", *QUANTITIES.values(), "stops"]
     within = metrics.over("precision", 1, results.num_test)
-    tables = [Table(f"Every training: nats per token, 95 % intervals {within}", header, rows)]
+    beside = f"; {LAST} ends a model's name at its last epoch, where another one is selected"
+    caption = f"Every training: nats per token, 95 % intervals {within}" + beside * (len(of_all) < len(names))
+    tables = [Table(caption, header, rows)]
     if results.num_seeds > 1:
         caption = f"Over seeds: nats per token, {interval_of(results)}"
         over_seeds = [[name, *means(results, name)] for name in of_all]

@@ -25,7 +25,7 @@ from llm.store.samples import SampleFiles
 from scripts.costs import calibrate
 from scripts.costs.cost import GPU, GPUS, cost, decoding, mapped_bytes, published, sample_bytes
 from scripts.costs.geometry import KNOWN, Geometry, geometry
-from scripts.costs.plan import compare, num_starts, priced
+from scripts.costs.plan import compare, num_starts, priced, timings
 
 SIZES = [
     dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=24)
@@ -262,6 +262,14 @@ def test_a_run_is_compared_with_its_plan(tmp_path):
     assert planned == pytest.approx(measured, rel=0.25)
     assert planned_bytes == pytest.approx(measured_bytes, rel=0.5)  # such small files are mostly footers
     assert float(cells[6]) > 0 and float(cells[7]) > 0
+
+
+def test_what_a_last_epoch_took_is_not_held_against_the_plan(tmp_path):
+    row = {"kind": "sample", "model": "teacher", "what": "teacher/tau1.00/seed0/test", "tokens": 5, "seconds": 1.0}
+    last = {"model": "teacher_last", "what": "teacher_last/tau1.00/seed0/test", "tokens": 7}
+    scored = {"kind": "score", "model": "ground_truth", "what": "teacher_last/tau1.00/seed0/test by 2 models"}
+    (tmp_path / "timings.jsonl").write_text("".join(f"{json.dumps(row | each)}\n" for each in ({}, last, scored)))
+    assert timings(Paths(tmp_path)).to_dict("index") == {("sample", "teacher"): {"tokens_taken": 5, "seconds_taken": 1}}
 
 
 def test_vllm_is_calibrated_by_its_process(record, smoke, tmp_path, monkeypatch):

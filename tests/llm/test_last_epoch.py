@@ -1,5 +1,7 @@
 """Where the selected epoch of a model is not its last, stage 4 evaluates the last one too, and changes nothing else."""
 
+import io
+import json
 import shutil
 from pathlib import Path
 
@@ -11,10 +13,13 @@ from transformers import AutoModelForCausalLM
 
 from llm.distributions import DIRECT, Distribution
 from llm.pipeline import EVALUATE, LAST, TRUTH
+from llm.results import summarise
 from llm.run import Run, open_run
 from llm.sequences import FROM_TRUTH, read_sequences
 from llm.store import files
-from llm.table import read_table
+from llm.table import PER_TOKEN, read_table
+from scripts.analysis.results import Results
+from scripts.report.tables import models, perplexity
 
 FLAGS = ["--profile", "smoke", "--num_train", "90", "--num_validation", "30", "--num_test", "30", "--batch_size", "16"]
 FLAGS += ["--teacher_epochs", "2", "--student_epochs", "2", "--temperatures", "0.8", "--num_seeds", "2"]
@@ -71,12 +76,30 @@ def test_it_is_scored_as_plain_transformers_scores_that_checkpoint(runs):
     samples = run.samples(run.test_set(TRUTH))
     scores = read_sequences(run.paths.results / "sequences.parquet").scored(run.last_epochs()[0], FROM_TRUTH).log_p
     model = AutoModelForCausalLM.from_pretrained(run.paths.checkpoint(MODEL, 2))
+    in_all = 0.0
     for i in range(len(samples)):
         ids = torch.tensor(samples[i].astype(int))[None]
         with torch.inference_mode():
             log_probs = torch.log_softmax(model(ids).logits[0, :-1].double(), -1)
         drawn = log_probs.gather(1, ids[0, 1:, None])[int(samples.num_prompt[i]) - 1 :]
         assert scores[i] == pytest.approx(drawn.sum().item(), abs=1e-3)
+        in_all += drawn.sum().item()
+    rows = table(run)
+    recall = rows[(rows["quantity"] == "recall") & (rows["unit"] == PER_TOKEN) & (rows["model"] == DIRECT + LAST)]
+    assert recall["plain"].tolist() == [pytest.approx(in_all / samples.num_scored.sum(), abs=1e-4)]
+
+
+def test_all_that_is_there_without_it_stays_as_it_is(runs, monkeypatch):
+    _, run = runs
+    frame = read_sequences(run.paths.results / "sequences.parquet").frame
+    rows, shown = table(run), json.loads((run.paths.results / "texts.json").read_text("utf-8"))
+    monkeypatch.setattr(Run, "last_epochs", lambda _: [])
+    sequences, without, texts = summarise(run)
+    others = rows[~rows["model"].str.endswith(LAST)].reset_index(drop=True)
+    assert len(others) < len(rows) and texts == shown
+    assert others.to_csv() == without.to_csv()
+    others = frame[~frame["model"].astype(str).str.endswith(LAST)].reset_index(drop=True)
+    assert others.to_csv() == read_sequences(io.BytesIO(sequences)).frame.to_csv()
 
 
 def test_all_other_rows_are_as_they_were(runs):
@@ -103,3 +126,23 @@ def test_it_is_made_once_and_in_parts(runs):
         within("llm.eval_precision_and_recall", *command, "--part", part)
     again = contents(run.paths.root)
     assert {name: value[1] for name, value in again.items()} == {name: value[1] for name, value in before.items()}
+
+
+def test_it_grows_with_the_test_set(runs, tmp_path):
+    _, run = runs
+    copy = Path(shutil.copytree(run.paths.root, tmp_path / "run"))
+    chain_within("--out", str(copy), *FLAGS, "--num_test", "40")
+    last = run.last_epochs()[0]
+    before, after = (read_sequences(root / "results" / "sequences.parquet") for root in (run.paths.root, copy))
+    scores = [found.scored(last, FROM_TRUTH).log_p for found in (before, after)]
+    assert len(scores[1]) == 40 and scores[1][:30].tolist() == scores[0].tolist()
+
+
+def test_the_report_has_it_beside_the_others_and_in_no_mean(runs):
+    first, second = (Results(run.paths.results) for run in runs)
+    of_all, over_seeds = models(second)
+    assert [row[2] for row in of_all.rows if row[:2] == [DIRECT + LAST, "1"]] == ["2"]
+    assert LAST in of_all.caption and LAST not in models(first)[0].caption
+    assert [row[0] for row in over_seeds.rows] == [row[0] for row in models(first)[1].rows]
+    selected = {(row[0], row[1]): row[2] for row in perplexity(second).rows}
+    assert (DIRECT + LAST, "1") not in selected and selected[DIRECT, "1"] == "1"

@@ -349,6 +349,17 @@ def test_a_model_is_named_after_where_it_is(text, name, seed):
     assert (found.name, found.seed) == (name, seed)
 
 
+def test_a_name_of_a_last_epoch_is_like_any_other(models, tmp_path):
+    """Nothing is trained, so that it is nothing's last epoch."""
+    names = [f"{name}={models / 'base'}" for name in ("mine", "mine_last")]
+    place(models, *names, *TINY, "--out", str(tmp_path))
+    chosen = "quantity == 'recall' and temperature == 1"
+    recall = [rows(tmp_path, name).query(chosen).to_csv(index=False) for name in ("mine", "mine_last")]
+    assert recall[0] == recall[1] and recall[0].count("\n") > LENGTH
+    texts = json.loads((tmp_path / "results" / "texts.json").read_text("utf-8"))
+    assert [each["model"] for each in texts] == ["ground_truth", "mine", "mine_last"]
+
+
 def test_a_name_needs_a_model():
     with pytest.raises(UsageError, match="'mine=' names no model: it must be NAME=MODEL"):
         open_place(["mine="])

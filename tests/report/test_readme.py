@@ -74,13 +74,26 @@ def test_the_readme_tells_what_objectives_buy():
     assert told(cells[samples, "precision"].estimate, README)
     precision = cells[distributions, "precision"]
     assert told(precision.estimate, README) and precision.estimate.low > 0
-    assert (precision.value == "+") != ("which is not separated after Holm's adjustment" in " ".join(README.split()))
+    words, undecided = " ".join(README.split()), "Holm's adjustment does not separate"
+    assert (precision.value == "+") != (f"which {undecided} either" in words)
+    assert (cells[samples, "precision"].value == "-") != (f"({undecided} the latter)" in words)
     race = RESULTS.experiment("race")
     on_data = [each.model for each in described(race) if each.loss == "kl_teacher_student" and each.after == "D"]
     for member, estimate in over_control(race, [(name, 1.0) for name in on_data])["recall"].members.items():
         assert estimate.low > 0 and told(estimate, README), member
     assert len([each for each in described(race) if each.tau is not None]) == 19 and race.num_seeds == 3
     assert race.provenance["experiment"]["num_train"] == 12000
+
+
+def test_the_readme_tells_where_the_published_numbers_of_the_mixture_lie():
+    seeds, table = RESULTS.mixture["seeds"], RESULTS.mixture["table"]
+    bands = {row: seeds[f"{row}, as published"] for row in table}
+    for row, band in bands.items():
+        published = table[row]["published"]
+        assert band["low"] < published < band["high"] and not band["median_low"] <= published <= band["median_high"]
+    direct, words = bands["precision direct"], " ".join(README.split())
+    where = f"[{direct['low']:.1f}, {direct['high']:.1f}] around the direct student's"
+    assert f"{seeds['num_seeds']:,} draws, which is wide: {where} {table['precision direct']['published']:.2f}" in words
 
 
 def fared(counts: dict[str, int]) -> str:
