@@ -278,8 +278,10 @@ def write_others(directory: Path, rng: np.random.Generator, effect: float) -> No
 def write_experiment(directory: Path, name: str, num_seeds: int = 2) -> Results:
     """Write the results of race, sparsity or capacity below a folder, and return the folder's results.
 
-    A student is as sharp as the direct one sampled at its tau, and 0.1 nats per token below it in both.
+    A student is as sharp as the direct one sampled at its tau, and 0.1 nats per token below it in both. Capacity has
+    one seed, whatever num_seeds is, as the real one: its runs are subtracted from each other, which several cannot be.
     """
+    num_seeds = 1 if name == "capacity" else num_seeds
     for run in dict.fromkeys(cell.run for cell in question(name).cells):
         num_train = {"num_train": 6000} if run.endswith("less") else {}
         write_run(directory / name / run, config.load(name, num_seeds=num_seeds, num_test=NUM, **num_train))
