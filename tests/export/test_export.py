@@ -77,7 +77,7 @@ def made(tmp_path_factory) -> Run:
     for seed in (0, 1):
         sample_sets.complete(found, [SampleSet(Distribution("teacher", seed, TAU), "train", NUM_TRAIN)], Part())
     found.keep_settings()
-    evaluate(found, [TRUTH, *pipeline.evaluated(found.experiment)])
+    evaluate(found, [TRUTH, *pipeline.evaluated(found.experiment), *found.last_epochs()])
     results.write(found)
     return found
 
