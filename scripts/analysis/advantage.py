@@ -202,8 +202,8 @@ def _between(results: Results, quantity: str, ours: Sequence[Member], others: Se
 def lost_between(ours: Results, others: Results, members: Sequence[Member]) -> dict[str, Estimate]:
     """Return {quantity: what models have over their run's control, less the same in another run} of QUANTITIES.
 
-    The pooled numbers of the members that the control reaches in both. Of one seed each, whose test sequences are the
-    same and all else is its own; ValueError where a run has several seeds. `Apart` where no member is left.
+    The mean offset of the members that the control reaches in both. Of one seed each, whose test sequences are the same
+    and all else is its own; ValueError where a run has several seeds. `Apart` where no member is left.
     """
     kept = [member for member in _kept(ours, members)[0] if member in _kept(others, members)[0]]
     if not kept:
