@@ -5,12 +5,11 @@ from matplotlib.figure import Figure
 from llm.distributions import DIRECT, TEACHER
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, plt
-from scripts.figures.precision_recall import DISTILLED, MEANINGS, SAMPLED, draw_plane
+from scripts.figures.precision_recall import DISTILLED, MEANINGS, draw_plane, sampled_label
 
 INCHES, POINTS = 3.25, 10  # on a screen 390 pixels wide, letters of nearly 15 pixels
 SHORT = {
     DISTILLED: r"distilled at $\tau$",
-    SAMPLED: r"direct, sampled at $\tau$",
     MEANINGS[TEACHER]: "teacher",
     MEANINGS[DIRECT]: "direct student",
 }
@@ -21,10 +20,14 @@ def draw(results: Results) -> Figure:
     with plt.rc_context({"font.size": POINTS, "legend.handlelength": 1.4, "legend.columnspacing": 1.2}):
         figure, axes = plt.subplots(figsize=(INCHES, 0.95 * INCHES))
         marks = draw_plane(axes, results)
-        coldest = marks[SAMPLED].get_xydata()[0]
+        sampled = sampled_label(results)
+        coldest = marks[sampled].get_xydata()[0]
         axes.annotate("control", coldest, xytext=(7, -3), textcoords="offset points", color=COLOURS[DIRECT])
         axes.margins(x=0.2, y=0.12)  # in x, room for the labels
         axes.set(xlabel="recall (nats per token)", ylabel="precision (nats per token)")
-        handles = [marks[name] for name in SHORT]
-        figure.legend(handles, SHORT.values(), loc="outside upper center", ncols=2, borderpad=0.2)
+        of_control = r"control, at $\tau$" if results.control_epochs else r"direct, sampled at $\tau$"
+        short = {DISTILLED: SHORT[DISTILLED], sampled: of_control} | SHORT
+        figure.legend(
+            [marks[name] for name in short], short.values(), loc="outside upper center", ncols=2, borderpad=0.2
+        )
     return figure

@@ -22,6 +22,12 @@ DISTILLED = r"student $p''$, distilled at $\tau$"
 SAMPLED = r"control: the direct student, sampled at $\tau$"
 
 
+def sampled_label(results: Results) -> str:
+    """Return what the dotted line is called: also for how long the control was trained, where it is another model."""
+    epochs = " or ".join(map(str, results.control_epochs))
+    return rf"control: the direct one of {epochs} epochs, at $\tau$" if epochs else SAMPLED
+
+
 def draw_plane(axes, results: Results) -> dict:
     """Draw a mark for every model and a line through the distilled students; return {name: handle} for a legend."""
     from scripts.analysis.style import COLOURS, MARKERS, mark
@@ -37,7 +43,7 @@ def draw_plane(axes, results: Results) -> dict:
     axes.plot(*zip(*line, strict=True), color=COLOURS["student"], alpha=0.5, zorder=1)
     places = control_curve(results)
     style = dict(color=COLOURS[DIRECT], linestyle="dotted", marker=MARKERS[DIRECT], markerfacecolor="white", zorder=1)
-    axes.plot(*zip(*places, strict=True), markersize=4, label=SAMPLED, **style)
+    axes.plot(*zip(*places, strict=True), markersize=4, label=sampled_label(results), **style)
     axes.margins(0.12)
     handles, names = axes.get_legend_handles_labels()
     return dict(zip(names, handles, strict=True))
