@@ -26,9 +26,12 @@ def test_the_chain_with_other_architectures(spec, tmp_path):
     models.with_random_weights(config, "test", 0).save_pretrained(tmp_path / "model")
     flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
     flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
-    chain_within("--profile", "smoke", "--out", str(tmp_path / "run"), *flags)
-    table = read_table(tmp_path / "run/results/table.csv")
-    assert list(table["model"].unique()) == ["ground_truth", "teacher", "student_direct", "student_tau0.80"]
+    flags += ["--profile", "smoke", "--out", str(tmp_path / "run")]
+    chain_within(*flags)
+    table, run = read_table(tmp_path / "run/results/table.csv"), open_run("", flags)[0]
+    early = [each for each in run.evaluated() if run.selected_epoch(each) < run.experiment.epochs(each.role)]
+    names = ["ground_truth", "teacher", "student_direct", "student_tau0.80"]
+    assert list(table["model"].unique()) == [*names, *(f"{each.model}_last" for each in early)]
 
 
 def test_several_prompts_through_the_stages(tmp_path):
