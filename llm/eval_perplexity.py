@@ -10,12 +10,13 @@ Writes selection.json beside a model's checkpoints. Test samples take no part in
 
 from functools import partial
 
-from llm import models, processes
 from llm.distributions import TEACHER, Samples
 from llm.likelihood import shared_log_likelihood
+from llm.machine import processes
+from llm.machine.processes import UsageError, say
 from llm.metrics import perplexity
+from llm.models import loading
 from llm.pipeline import Work
-from llm.processes import UsageError, say
 from llm.run import Run, open_run
 from llm.store import files
 
@@ -26,7 +27,7 @@ def select(run: Run, work: Work, validation: Samples) -> dict:
 
     rows = []
     for epoch in range(1, work.epochs + 1):
-        model = models.load(run.paths.checkpoint(work.by, epoch), torch.float32, processes.state().device)
+        model = loading.load(run.paths.checkpoint(work.by, epoch), torch.float32, processes.state().device)
         bar_of = partial(run.progress, "score", work.by, f"{work.by} epoch {epoch}")
         log_prob = shared_log_likelihood(model, validation, run.experiment.scoring_batch_size, bar_of)
         rows.append({"epoch": epoch, "perplexity": perplexity(log_prob, validation.num_scored)})

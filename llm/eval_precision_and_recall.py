@@ -14,10 +14,13 @@ run only reads them. Writes results/sequences.parquet, which has the scores of e
 from it, and from which tables, figures and claims are made; texts.json and provenance.json.
 """
 
-from llm import evaluation, pipeline, processes, sample_sets
+from llm import pipeline
+from llm.machine import processes
+from llm.machine.processes import say
 from llm.pipeline import EVALUATE, TRUTH
-from llm.processes import say
+from llm.results import evaluation
 from llm.run import open_run
+from llm.samplers import sample_sets
 
 
 def main() -> None:

@@ -12,13 +12,15 @@ run_generate_data.sh calls this first, and run_train.sh calls it again after the
 
 from itertools import groupby
 
-from llm import config, given, ground_truth, sample_sets
 from llm.distributions import SampleSet
-from llm.engine import preflight
-from llm.language import load_tokenizer
+from llm.machine import preflight
+from llm.machine.processes import run_entry, say
+from llm.models import given, ground_truth
+from llm.models.language import load_tokenizer
 from llm.pipeline import EVALUATE, GENERATE, TRUTH
-from llm.processes import run_entry, say
 from llm.run import Run, open_run
+from llm.samplers import sample_sets
+from llm.settings import config
 
 NUM_SHOWN = 3
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from llm import processes
 from llm.distributions import Samples
-from llm.processes import UsageError
+from llm.machine import processes
+from llm.machine.processes import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def by_length(
 
     A batch that does not fit into memory is halved. progress is called with the tokens of each.
     """
-    from llm.engine.memory import BatchSize
+    from llm.machine.memory import BatchSize
 
     at_once, order, start = BatchSize(batch_size, "scoring"), np.argsort(-samples.lengths, kind="stable"), 0
 

@@ -10,18 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llm.distributions import (
-    DIRECT,
-    GROUND_TRUTH,
-    TEACHER,
-    Distribution,
-    SampleSet,
-    student_name,
-    truth_student_name,
-)
-from llm.experiment import Experiment
+from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, SampleSet, student_name, truth_student_name
+from llm.settings.experiment import Experiment
+from llm.settings.students import Student
 from llm.store.paths import Paths
-from llm.students import Student
 
 TRUTH = Distribution(GROUND_TRUTH)
 SPLITS = {"train": "num_train", "validation": "num_validation", "test": "num_test"}  # of p*, and the field of its size

@@ -19,21 +19,25 @@ from typing import Any
 
 import numpy as np
 
-from llm import config, evaluation, given, ground_truth, metrics, pipeline, processes, prompts, sample_sets
-from llm.advantage import MOST_BETWEEN_KNOTS, QUANTITIES, of_seed, reached, widest_gap
-from llm.config import REPOSITORY
+from llm import metrics, pipeline
 from llm.distributions import Distribution
-from llm.engine import preflight
 from llm.intervals import Estimate
-from llm.parts import Part
+from llm.machine import preflight, processes
+from llm.machine.processes import say
+from llm.models import given, ground_truth
 from llm.pipeline import EVALUATE, TRUTH
-from llm.placed import Placed
-from llm.processes import say
+from llm.results import evaluation
+from llm.results.advantage import MOST_BETWEEN_KNOTS, QUANTITIES, of_seed, reached, widest_gap
+from llm.results.sequences import Sequences, read_sequences
+from llm.results.table import markdown
 from llm.run import Run
-from llm.sequences import Sequences, read_sequences
+from llm.samplers import sample_sets
+from llm.settings import config, prompts
+from llm.settings.config import REPOSITORY
+from llm.settings.parts import Part
+from llm.settings.placed import Placed
 from llm.store import locks
 from llm.store.paths import Paths
-from llm.table import markdown
 
 COMPARED = ("precision", "recall", "entropy")
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from llm import config, pipeline, processes
+from llm import pipeline
 from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
-from llm.engine.progress import bar
-from llm.experiment import Experiment, build
-from llm.parts import Part
+from llm.machine import processes
+from llm.machine.processes import UsageError, say
+from llm.machine.progress import bar
 from llm.pipeline import SELECT, TRAIN, TRUTH, Work, works
-from llm.processes import UsageError, say
+from llm.settings import config
+from llm.settings.experiment import Experiment, build
+from llm.settings.parts import Part
 from llm.store import files, locks
 from llm.store.mapped import mapped
 from llm.store.paths import DIRECTORIES, Paths
@@ -143,10 +145,9 @@ class Run:
         return selected if selected is None or trained == distribution else self.experiment.epochs(trained.role)
 
     def training_bound(self, work: Work) -> dict[str, Any]:
-        """Return what a training is of: the set that the model is fitted to, with the hash of its manifest.
+        """Return what a training is of: the set that the model is fitted to, by the hash of its manifest.
 
-        And the weights of the teacher, where their next-token distributions are in the loss; and those that the
-        training starts from, where they are a checkpoint's.
+        Also the teacher's weights, if its distributions are in the loss; and those that the training starts from.
         """
         bound = {}
         if work.student is not None:
@@ -290,7 +291,7 @@ class Run:
 def open_run(doc: str, argv: list[str] | None = None, **options: dict[str, Any]) -> tuple[Run, Namespace]:
     """Return the run that an entry's command line names and its other flags; UsageError for other settings' run.
 
-    doc and options as `llm.config.parse`. Every entry takes --part.
+    doc and options as `llm.settings.config.parse`. Every entry takes --part.
     """
     part = dict(type=Part.parse, default=Part(), metavar="K/N", help="do the k-th of n parts, beside the others")
     experiment, root, args = config.parse(doc, argv, part=part, **options)

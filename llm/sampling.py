@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from llm.distributions import Language, Samples
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 from llm.randomness import Stream
 
 if TYPE_CHECKING:

@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm import distillation, ground_truth, models, processes
-from llm.distillation import KeptPrefixes, OwnPrefixes
 from llm.distributions import TEACHER, Distribution, Samples
-from llm.engine import preflight, progress
-from llm.experiment import Experiment
 from llm.likelihood import padded_batch
+from llm.machine import preflight, processes, progress
+from llm.machine.processes import UsageError, say
+from llm.models import ground_truth, loading
+from llm.objectives import distillation
+from llm.objectives.distillation import KeptPrefixes, OwnPrefixes
 from llm.pipeline import Work
-from llm.processes import UsageError, say
 from llm.randomness import derive_seed
 from llm.run import Run, open_run
+from llm.settings.experiment import Experiment
 from llm.store import files, mapped, resume
 from llm.store.resume import TrainingFiles
 
@@ -123,7 +124,7 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples | Non
     kept = TrainingFiles(run.paths.checkpoints(name), run.training_bound(work))
     prefixes = KeptPrefixes(samples) if samples is not None else OwnPrefixes(run, work, model)
     steps_per_epoch = math.ceil(len(prefixes.lengths) / e.batch_size)
-    dtype = models.native_dtype(e.training_dtype, processes.state().device)
+    dtype = loading.native_dtype(e.training_dtype, processes.state().device)
     accelerator = training.accelerator_of(e, dtype, kept.directory)
     processes.main_only(lambda: _forget(run, work))
     training.start_trackers(accelerator, run.paths.root.name, name)
@@ -230,7 +231,7 @@ def complete(run: Run, work: Work) -> None:
     if run.is_trained(work):
         say(f"complete: {work.by} is trained")
         return processes.main_only(kept.remove_states)
-    model = models.initial(run, work.by)
+    model = loading.initial(run, work.by)
     weights = 4 * model.num_parameters()
     # A state has the weights and two moments; one more is written before the oldest goes.
     num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
@@ -248,10 +249,10 @@ def admit(run: Run, works: list[Work]) -> None:
     """Admit the model of the first of some trainings that are not there yet: all of them have its architecture."""
     todo = [work for work in works if run.training(work) is None]
     if todo:
-        from llm.engine import admission
+        from llm.models import admission
 
         first = todo[0].by
-        model = models.initial(run, first).to(processes.state().device)
+        model = loading.initial(run, first).to(processes.state().device)
         admit = admission.admit if run.start(first) else admission.admit_trainable
         admit(model, first.role, run.language.vocab_size, run.experiment.max_length)
 

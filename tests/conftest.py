@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm import config, processes
-from llm.config import REPOSITORY
 from llm.distributions import Language, Samples
-from llm.experiment import Experiment
+from llm.machine import processes
 from llm.pipeline import SCRIPTS, Work
 from llm.run import Run
+from llm.settings import config
+from llm.settings.config import REPOSITORY
+from llm.settings.experiment import Experiment
 from llm.store import files
 from llm.store.paths import CACHE, Paths
 from llm.store.samples import SampleFiles
@@ -148,7 +149,7 @@ def record(tmp_path, monkeypatch) -> Path:
     """Make an environment whose vllm is the stand-in, and return the file of what it is asked."""
     for directory in ("site", "venv/bin"):
         (tmp_path / directory).mkdir(parents=True)
-    shutil.copyfile(REPOSITORY / "tests" / "llm" / "stand_in_vllm.py", tmp_path / "site" / "vllm.py")
+    shutil.copyfile(REPOSITORY / "tests" / "llm" / "samplers" / "stand_in_vllm.py", tmp_path / "site" / "vllm.py")
     python = tmp_path / "venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)

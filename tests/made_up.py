@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm import config, pipeline
+from llm import pipeline
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
-from llm.experiment import Experiment
 from llm.intervals import Estimate, mean_estimate
 from llm.metrics import QUANTITIES, mean_ratio, over, over_seeds
-from llm.sequences import FROM_MODEL, FROM_TRUTH, Sequences, as_bytes, read_sequences
-from llm.table import COLUMNS, PER_SEQUENCE, PER_TOKEN
+from llm.results.sequences import FROM_MODEL, FROM_TRUTH, Sequences, as_bytes, read_sequences
+from llm.results.table import COLUMNS, PER_SEQUENCE, PER_TOKEN
+from llm.settings import config
+from llm.settings.experiment import Experiment
 from scripts.analysis.predictions import question
 from scripts.analysis.results import Results
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import SCRIPTS as STAGES
 from conftest import entry, run, stages
 
-from llm.config import REPOSITORY
+from llm.settings.config import REPOSITORY
 
 SCRIPTS = sorted([*REPOSITORY.glob("run_*.sh"), *REPOSITORY.glob("scripts/**/*.sh"), REPOSITORY / ".ci" / "run"])
 READMES = [REPOSITORY / "README.md", *REPOSITORY.glob("*/README.md")]

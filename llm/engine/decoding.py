@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.modeling_utils import AttentionInterface
 
 from llm.engine import agreement
-from llm.engine.memory import is_out_of_memory
+from llm.machine.memory import is_out_of_memory
 
 ATTENTION = "slots"
 FIRST_CAPACITY = 64

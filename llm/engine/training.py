@@ -8,11 +8,11 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, get_wsd_schedule
 
-from llm import processes
 from llm.distributions import Distribution
-from llm.engine.memory import BatchSize, is_out_of_memory
-from llm.experiment import Experiment
-from llm.processes import UsageError
+from llm.machine import processes
+from llm.machine.memory import BatchSize, is_out_of_memory
+from llm.machine.processes import UsageError
+from llm.settings.experiment import Experiment
 
 
 def accelerator_of(experiment: Experiment, dtype: torch.dtype, directory: Path) -> Accelerator:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 
 HOST = socket.gethostname().replace(".", "_")
 LEFTOVER = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.half-written")  # the names that `atomic` gives

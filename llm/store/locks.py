@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 
 
 def _holder(lock: Path) -> str:

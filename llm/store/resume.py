@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm.distributions import Samples
-from llm.processes import is_main, say
+from llm.machine.processes import is_main, say
 from llm.store.files import (
     appending,
     atomic,

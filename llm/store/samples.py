@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from llm.distributions import Samples
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 from llm.store.files import LEFTOVER, atomic, read_record, sha256, write_record
 
 COLUMNS = ["index", "ids", "num_prompt", "log_prob"]

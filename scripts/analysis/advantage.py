@@ -1,7 +1,7 @@
 """The families of a run's models, and what they have over the control, and over each other, at the same self-entropy.
 
-The control is the direct student, sampled at every temperature (llm/advantage.py). A model whose self-entropy the
-control does not reach in every seed is left out in all of them, and named.
+The control is the direct student, sampled at every temperature (llm/results/advantage.py). A model whose self-entropy
+the control does not reach in every seed is left out in all of them, and named.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llm import advantage
-from llm.advantage import QUANTITIES, OfSeed, mean_difference, of_seed, over_seeds
 from llm.distributions import DIRECT, Distribution, truth_student_name
 from llm.intervals import Estimate
-from llm.processes import UsageError
-from llm.students import Student
+from llm.machine.processes import UsageError
+from llm.results import advantage
+from llm.results.advantage import QUANTITIES, OfSeed, mean_difference, of_seed, over_seeds
+from llm.settings.students import Student
 from scripts.analysis.results import Results
 
 Member = tuple[str, float]  # a model, and the temperature at which it is sampled

@@ -11,7 +11,7 @@ from math import isfinite
 
 from llm.distributions import DIRECT, TEACHER
 from llm.intervals import CONFIDENCE, POWER, Estimate, adjusted
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 from scripts.analysis.results import Results
 
 

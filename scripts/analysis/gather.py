@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm import config, scores
 from llm.distributions import DIRECT, GROUND_TRUTH, Distribution
-from llm.processes import run_entry, say
+from llm.machine.processes import run_entry, say
+from llm.results import scores
 from llm.run import Run
+from llm.settings import config
 from llm.store import files
 from llm.store.paths import Paths
 from scripts.analysis.results import COMMITTED, Results

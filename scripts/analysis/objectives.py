@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from llm.distributions import DIRECT
 from llm.intervals import Estimate
-from llm.students import Student
+from llm.settings.students import Student
 from scripts.analysis.advantage import Apart, over_control
 from scripts.analysis.results import Results
 

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 
 from llm import metrics
-from llm.config import REPOSITORY
 from llm.distributions import DIRECT, TEACHER, student_name
 from llm.intervals import Estimate, mean_estimate
+from llm.machine.processes import UsageError
 from llm.metrics import QUANTITIES
-from llm.processes import UsageError
-from llm.sequences import FROM_TRUTH, Sequences, read_sequences
-from llm.table import COLUMNS, PER_SEQUENCE, read_table
+from llm.results.sequences import FROM_TRUTH, Sequences, read_sequences
+from llm.results.table import COLUMNS, PER_SEQUENCE, read_table
+from llm.settings.config import REPOSITORY
 
 COMMITTED = REPOSITORY / "figs" / "results"
 MIXTURE = REPOSITORY / "MoG" / "results.json"
@@ -99,7 +99,7 @@ class Results:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Return table.csv, with the columns of `llm.table.COLUMNS`."""
+        """Return table.csv, with the columns of `llm.results.table.COLUMNS`."""
 
         def read(path: Path) -> pd.DataFrame:
             table = read_table(path)

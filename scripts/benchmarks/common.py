@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llm import config, ground_truth, models, processes, yaml_text
-from llm.config import REPOSITORY
 from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
-from llm.engine import progress
-from llm.experiment import Experiment
+from llm.machine import processes, progress
+from llm.machine.processes import UsageError
+from llm.models import ground_truth, loading
 from llm.pipeline import TRAIN, TRUTH, Work
-from llm.processes import UsageError
 from llm.randomness import derive_seed
 from llm.run import Run
+from llm.settings import config, yaml_text
+from llm.settings.config import REPOSITORY
+from llm.settings.experiment import Experiment
 from llm.store.paths import Paths
 from llm.store.resume import TrainingFiles
 from llm.train import train
@@ -56,9 +57,9 @@ def prepared_model(spec: str | None, max_length: int, root: Path) -> tuple[Path,
 def load(directory: Path, dtype: str):
     """Return the model on this machine's device; UsageError where the dtype is not native there."""
     device = processes.state().device
-    if models.native_dtype(dtype, device) != getattr(torch, dtype):
+    if loading.native_dtype(dtype, device) != getattr(torch, dtype):
         raise UsageError(f"{dtype} is not native on this {device.type}: use --dtype float32")
-    return models.load(directory, getattr(torch, dtype), device)
+    return loading.load(directory, getattr(torch, dtype), device)
 
 
 def cpu_experiment(max_length: int, **values) -> Experiment:
@@ -75,7 +76,7 @@ def language_of(experiment: Experiment) -> Language:
 
 def random_teacher(experiment: Experiment):
     """Return the experiment's teacher with random weights, on this machine's device."""
-    model = models.build(experiment.teacher, "teacher", language_of(experiment), seed=0)
+    model = loading.build(experiment.teacher, "teacher", language_of(experiment), seed=0)
     return model.to(processes.state().device)
 
 

@@ -4,9 +4,9 @@
     python -m scripts.benchmarks.distillation --vocab_size 49152 --max_length 512 --num_steps 1 --num_pairs 2
 
 In one process, in turn: optimiser steps of the cpu profile's student on the ids alone (hard), on each loss of
-llm/objectives.py, the same sequences scored by its teacher alone, and the drawing of as many sequences by the student
-itself. Models have random weights. Prints, for each loss, its time over that of the hard step and the scoring together,
-the share of an on-policy step that drawing takes, and the memory that a step takes above the weights.
+llm/objectives/losses.py, the same sequences scored by its teacher alone, and the drawing of as many sequences by the
+student itself. Models have random weights. Prints, for each loss, its time over that of the hard step and the scoring
+together, the share of an on-policy step that drawing takes, and the memory that a step takes above the weights.
 """
 
 import time
@@ -16,16 +16,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from llm import config, distillation, models, processes
 from llm.distributions import Distribution, Samples
 from llm.engine.next_token import IGNORED, ROWS, NextTokenDistributions, NextTokenLoss
-from llm.engine.soft_labels import SoftLabelLoss
 from llm.engine.training import optimiser_of
-from llm.experiment import Experiment
 from llm.likelihood import padded_batch
+from llm.machine import processes
+from llm.models import loading
+from llm.objectives import distillation
+from llm.objectives.soft_labels import SoftLabelLoss
 from llm.randomness import Stream
 from llm.sampling import sample
-from llm.students import PARAMETERS, Student
+from llm.settings import config
+from llm.settings.experiment import Experiment
+from llm.settings.students import PARAMETERS, Student
 from scripts.benchmarks import common
 from scripts.benchmarks.common import interleaved, ratio, timed
 
@@ -52,7 +55,7 @@ class Bench:
     def __init__(self, experiment: Experiment, batch_size: int, num_steps: int):
         language = common.language_of(experiment)
         self.experiment, self.num_steps, self.batch_size = experiment, num_steps, batch_size
-        build = partial(models.build, language=language, seed=0)
+        build = partial(loading.build, language=language, seed=0)
         device = processes.state().device
         self.student = build(experiment.student, "student").to(device)
         self.teacher = build(experiment.teacher, "teacher").to(device).eval()

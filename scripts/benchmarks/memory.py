@@ -23,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from llm import config, processes
 from llm.distributions import TEACHER, Distribution, Samples, SampleSet
+from llm.machine import processes
+from llm.machine.processes import Stopped, run_entry
 from llm.pipeline import TRAIN, TRUTH, Work
-from llm.processes import Stopped, run_entry
 from llm.run import Run
+from llm.settings import config
 from llm.store.mapped import mapped
 from llm.store.paths import Paths
 from scripts.benchmarks import common

@@ -13,11 +13,11 @@ length is about a quarter of that. Rates are of useful tokens: what a finished s
 import numpy as np
 import torch
 
-from llm import config
 from llm.distributions import Language, Samples
-from llm.processes import run_entry
+from llm.machine.processes import run_entry
 from llm.randomness import Stream
 from llm.sampling import sample
+from llm.settings import config
 from scripts.benchmarks import common
 from scripts.benchmarks.common import interleaved, medians, ratio, timed
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from llm import config, likelihood
-from llm.config import REPOSITORY
+from llm import likelihood
 from llm.distributions import Samples
-from llm.engine import progress
-from llm.processes import UsageError, run_entry
+from llm.machine import progress
+from llm.machine.processes import UsageError, run_entry
 from llm.randomness import Stream
 from llm.sampling import sample
+from llm.settings import config
+from llm.settings.config import REPOSITORY
 from llm.store import files
 from scripts.benchmarks.common import cpu_experiment, language_of, peak_memory, random_teacher, timed, train_once
 

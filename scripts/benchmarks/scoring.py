@@ -15,11 +15,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from llm import config, expectations, likelihood
+from llm import expectations, likelihood
 from llm.distributions import Samples
-from llm.engine.progress import bar
 from llm.expectations import Scorer
-from llm.processes import run_entry
+from llm.machine.processes import run_entry
+from llm.machine.progress import bar
+from llm.settings import config
 from scripts.benchmarks import common
 from scripts.benchmarks.common import SHORTEST, interleaved, medians, ratio, spread_lengths, timed
 

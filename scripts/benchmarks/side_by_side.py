@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from llm import config
 from llm.distributions import TEACHER, Distribution
-from llm.processes import UsageError, run_entry
+from llm.machine.processes import UsageError, run_entry
 from llm.run import Run
+from llm.settings import config
 from llm.store.paths import Paths
 from scripts.benchmarks.common import interleaved, ratio, timed
 

@@ -16,9 +16,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from llm import config, processes
 from llm.distributions import Samples
-from llm.experiment import Experiment
+from llm.machine import processes
+from llm.settings import config
+from llm.settings.experiment import Experiment
 from scripts.benchmarks import common
 from scripts.benchmarks.common import SHORTEST, interleaved, medians, ratio, spread_lengths, timed
 

@@ -16,12 +16,15 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from llm import config, ground_truth, likelihood, models, processes
+from llm import likelihood
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples, SampleSet
-from llm.experiment import Experiment
+from llm.machine import processes
+from llm.models import ground_truth, loading
 from llm.pipeline import TRAIN, TRUTH, Work
 from llm.run import Run
-from llm.sample_sets import SAMPLERS
+from llm.samplers.sample_sets import SAMPLERS
+from llm.settings import config
+from llm.settings.experiment import Experiment
 from llm.store import files
 from llm.store.paths import Paths
 from llm.store.resume import TrainingFiles
@@ -89,10 +92,10 @@ def measure(run: Run) -> dict:
         result["rates"][f"{kind} {name.role}"] = rate
 
     def model_of(name: Distribution, dtype: str):
-        dtype = models.native_dtype(dtype, device)
+        dtype = loading.native_dtype(dtype, device)
         if name == TRUTH:
-            return models.load(run.paths.ground_truth, dtype, device)
-        return models.build(getattr(e, name.role), name.role, language, 0).to(device, dtype).eval()
+            return loading.load(run.paths.ground_truth, dtype, device)
+        return loading.build(getattr(e, name.role), name.role, language, 0).to(device, dtype).eval()
 
     for name in (TRUTH, Distribution(TEACHER, 0), Distribution(DIRECT, 0)):
         rate, samples, start = rate_of_sampling(model_of(name, e.sampling_dtype), language, e)

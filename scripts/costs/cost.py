@@ -32,11 +32,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm.experiment import Experiment
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
+from llm.samplers.vllm_shards import SHARE_OF_MEMORY
+from llm.settings.experiment import Experiment
 from llm.store.resume import NUM_STATES
 from llm.store.samples import most_bytes
-from llm.vllm_shards import SHARE_OF_MEMORY
 from scripts.costs.geometry import Geometry
 
 

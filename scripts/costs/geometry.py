@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm.distributions import GROUND_TRUTH
-from llm.experiment import Experiment
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
+from llm.settings.experiment import Experiment
 from llm.store.files import read_json
 from llm.store.paths import Paths
 

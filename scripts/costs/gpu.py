@@ -18,17 +18,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llm import config, models, processes
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples
 from llm.engine.decoding import fitting_batch_size
-from llm.experiment import Experiment
+from llm.machine import processes
+from llm.machine.processes import UsageError, run_entry
+from llm.models import loading
 from llm.pipeline import TRUTH
-from llm.processes import UsageError, run_entry
 from llm.randomness import Stream
+from llm.results.table import markdown
 from llm.sampling import sample
+from llm.settings import config
+from llm.settings.experiment import Experiment
 from llm.store import files
 from llm.store.paths import Paths
-from llm.table import markdown
 from scripts.costs.calibrate import rate_of_scoring, rate_of_training
 from scripts.costs.cost import GPU, GPUS, UTILISATION, cost
 from scripts.costs.geometry import geometry
@@ -67,7 +69,7 @@ def rates(experiment: Experiment, paths: Paths) -> Iterator[tuple[str, Distribut
     def model_of(name: Distribution, dtype: str):
         fields = fields_of(name.role, experiment, paths)
         with device:
-            model = models.build(fields, name.role, language, 0)
+            model = loading.build(fields, name.role, language, 0)
         return model.to(getattr(torch, dtype)).eval()
 
     samples = random_samples(max(experiment.batch_size, 2 * experiment.scoring_batch_size), experiment, vocab_size)

@@ -20,11 +20,12 @@ from argparse import Namespace
 
 import pandas as pd
 
-from llm import config, vllm_process
 from llm.distributions import ROLES, Distribution
-from llm.experiment import Experiment
+from llm.machine.processes import UsageError, run_entry
 from llm.pipeline import EVALUATE, LAST, SCRIPTS, TRAIN, TRUTH, Work, works
-from llm.processes import UsageError, run_entry
+from llm.samplers import vllm_process
+from llm.settings import config
+from llm.settings.experiment import Experiment
 from llm.store import files
 from llm.store.paths import Paths
 from scripts.costs.cost import (

@@ -20,13 +20,14 @@ both files. scripts/evidence.sh and scripts/objectives.sh call it.
 
 import pandas as pd
 
-from llm import pipeline, processes
+from llm import pipeline
 from llm.distributions import DIRECT
 from llm.intervals import upper_bound
+from llm.machine import processes
+from llm.machine.processes import say
 from llm.pipeline import Work
-from llm.processes import say
+from llm.results.sequences import as_bytes
 from llm.run import Run, open_run
-from llm.sequences import as_bytes
 from llm.store import files
 from scripts.evidence.length import LONGER, complete, evaluate, nats, sequences, with_epochs
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm import config
 from llm.intervals import Estimate, crossed_estimate, mean_estimate
-from llm.processes import run_entry, say
+from llm.machine.processes import run_entry, say
+from llm.settings import config
 from llm.store import files
 from scripts.analysis.results import COMMITTED
 

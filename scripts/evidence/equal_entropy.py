@@ -1,4 +1,4 @@
-"""Try the comparison at equal self-entropy (llm/advantage.py) where the answer is known, and write what it gave.
+"""Try the comparison at equal self-entropy where the answer is known, and write what it gave.
 
     python -m scripts.evidence.equal_entropy
     python -m scripts.evidence.equal_entropy --repetitions 100 --results /tmp/results
@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm import config
-from llm.advantage import QUANTITIES, OfSeed, mean_difference, of_seed, offsets, over_seeds, reached, widest_gap
 from llm.distributions import DIRECT, Distribution, student_name
+from llm.machine.processes import run_entry, say
 from llm.metrics import SequenceEstimate
-from llm.processes import run_entry, say
+from llm.results.advantage import QUANTITIES, OfSeed, mean_difference, of_seed, offsets, over_seeds, reached, widest_gap
+from llm.results.table import markdown
+from llm.settings import config
 from llm.store import files
-from llm.table import markdown
 from scripts.analysis.advantage import control, distilled
 from scripts.analysis.results import COMMITTED, Results
 

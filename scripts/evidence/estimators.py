@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm import config
+from llm.machine.processes import run_entry, say
 from llm.metrics import QUANTITIES, SHARED, Scored, SequenceEstimate, cross_entropy, mean_ratio
-from llm.processes import run_entry, say
-from llm.sequences import TERMS
+from llm.results.sequences import TERMS
+from llm.settings import config
 from llm.store import files
 from scripts.analysis.results import COMMITTED
 

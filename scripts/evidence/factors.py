@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llm import config
 from llm.distributions import GROUND_TRUTH
+from llm.machine.processes import run_entry, say
 from llm.metrics import QUANTITIES, mean_ratio
-from llm.processes import run_entry, say
-from llm.sequences import TERMS, Sequences, source_of
-from llm.table import markdown
+from llm.results.sequences import TERMS, Sequences, source_of
+from llm.results.table import markdown
+from llm.settings import config
 from scripts.analysis.results import COMMITTED, Results
 
 

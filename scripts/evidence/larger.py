@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm import config
+from llm.machine.processes import run_entry, say
 from llm.metrics import QUANTITIES
-from llm.processes import run_entry, say
+from llm.results.table import PER_TOKEN, markdown
+from llm.settings import config
 from llm.store import files
 from llm.store.paths import Paths
-from llm.table import PER_TOKEN, markdown
 from scripts.analysis.results import Results
 
 COLUMNS = ["model", "num_train", "epochs", "quantity", "value", "low", "high"]

@@ -20,19 +20,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from llm import eval_perplexity, models, processes, sample_sets, scores
+from llm import eval_perplexity
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, SampleSet, student_name
+from llm.machine import processes
+from llm.machine.processes import UsageError, say
 from llm.metrics import over
-from llm.parts import Part
+from llm.models import loading
 from llm.pipeline import TRUTH, Work
-from llm.processes import UsageError, say
-from llm.results import Evaluated
+from llm.results import scores
+from llm.results.sequences import Sequences
+from llm.results.summary import Evaluated
+from llm.results.table import markdown
 from llm.run import Run, open_run
-from llm.sequences import Sequences
+from llm.samplers import sample_sets
+from llm.settings.parts import Part
 from llm.store import files
 from llm.store.paths import Paths
 from llm.store.samples import SampleFiles
-from llm.table import markdown
 from llm.train import train
 
 OVERFITTED, LONGER = 0.01, 1.5  # nats a token, times
@@ -100,7 +104,7 @@ def complete(first: Run, run: Run, work: Work) -> None:
         say(f"complete: {work.by} is trained for {work.epochs} epochs")
     else:
         say(f"training {work.by} for {work.epochs} epochs")
-        model = models.initial(run, work.by)
+        model = loading.initial(run, work.by)
         train(run, work, model, first.samples(work.data))
     eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llm.processes import UsageError, say
+from llm.machine.processes import UsageError, say
 from llm.store import files
 
 CARD, MARK = "README.md", "export.json"  # the mark says what a directory is the export of

@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 from huggingface_hub import metadata_load
 
-from llm.engine.libraries import told
-from llm.engine.sources import HUB_ID, locate
-from llm.processes import UsageError
+from llm.machine.libraries import told
+from llm.machine.processes import UsageError
+from llm.models.sources import HUB_ID, locate
 
 CARD = "README.md"
 FIELDS = ("license", "license_name", "license_link")  # of a card's front matter, and of a GGUF

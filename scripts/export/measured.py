@@ -4,11 +4,11 @@ import pandas as pd
 
 from llm.distributions import Distribution
 from llm.intervals import Estimate
+from llm.machine.processes import UsageError
 from llm.pipeline import EVALUATE
-from llm.processes import UsageError
+from llm.results.table import PER_TOKEN, read_table
 from llm.run import Run
 from llm.store import files
-from llm.table import PER_TOKEN, read_table
 
 MEANINGS = {  # of the quantities in a card: a name, and what it is; q is the model
     "precision": ("precision", "mean of log p*(x), x drawn from q"),

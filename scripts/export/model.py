@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from huggingface_hub import ModelCardData
 
-from llm import models
 from llm.distributions import GROUND_TRUTH, Language
-from llm.engine import preflight
-from llm.language import load_tokenizer
+from llm.machine import preflight
+from llm.machine.processes import UsageError, run_entry, say
+from llm.models import loading
+from llm.models.language import load_tokenizer
 from llm.pipeline import GENERATE, TRAIN, Work
-from llm.processes import UsageError, run_entry, say
 from llm.run import Run
 from llm.store import files
 from scripts.export import cards, described, destination, sources
@@ -130,7 +130,7 @@ def main() -> None:
     if args.dry_run:
         return say(f"export {what} -> {args.to}")
     preflight.need_disk(args.to, files.size(weights), "the export")
-    models.quiet()
+    loading.quiet()
     tokenizer = load_tokenizer(truth)
     mark = {"what": what, "made_from": {"weights": files.seal_hash(weights), "ground_truth": files.seal_hash(truth)}}
     page = card(run, work, weights, tokenizer, table)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import DatasetCardData
 
-from llm import models, pipeline
+from llm import pipeline
 from llm.distributions import GROUND_TRUTH, Distribution, Samples, SampleSet
-from llm.engine import preflight
-from llm.language import load_tokenizer
+from llm.machine import preflight
+from llm.machine.processes import UsageError, run_entry, say
+from llm.models import loading
+from llm.models.language import load_tokenizer
 from llm.pipeline import GENERATE, SECOND
-from llm.processes import UsageError, run_entry, say
 from llm.run import Run
 from llm.store import files
 from llm.store.samples import SampleFiles, smallest_unsigned
@@ -142,7 +143,7 @@ def main() -> None:
     run.need_samples([sample_set])
     if args.dry_run:
         return say(f"export {what} -> {args.to}")
-    models.quiet()
+    loading.quiet()
     stored = verified(run.sample_files(sample_set))
     preflight.need_disk(args.to, files.size(stored.directory), "the export")
     mark = {"what": what, "made_from": {"manifest": files.sha256(stored.manifest_path)}}

@@ -4,9 +4,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from llm import config
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 from llm.run import Run
+from llm.settings import config
 from llm.store import files
 from llm.store.paths import Paths
 
@@ -14,7 +14,7 @@ from llm.store.paths import Paths
 def open_run(doc: str, **options: dict[str, Any]) -> tuple[Run, Namespace]:
     """Return the run that an export's command line names, and its other flags; UsageError for other settings' run.
 
-    doc and options as `llm.config.parse`. Every export takes NAME, --model_seed and --to.
+    doc and options as `llm.settings.config.parse`. Every export takes NAME, --model_seed and --to.
     """
     name = dict(dest="name", metavar="NAME", help="a model's name, as in the run's table")
     seed = dict(type=int, default=0, metavar="SEED", help="which of its trainings (default: 0)")

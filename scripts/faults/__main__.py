@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from llm import config, processes
+from llm.machine import processes
+from llm.settings import config
 from scripts.faults.damaged import bad, corrupt, disk, state
 from scripts.faults.foreign import environment, model
 from scripts.faults.reference import Reference

@@ -14,9 +14,11 @@ import io
 import warnings
 from pathlib import Path
 
-from llm import config, models, processes
-from llm.engine.progress import bar
-from llm.processes import UsageError, say
+from llm.machine import processes
+from llm.machine.processes import UsageError, say
+from llm.machine.progress import bar
+from llm.models import loading
+from llm.settings import config
 from llm.store.files import write_bytes
 
 TABLE = Path(__file__).with_suffix(".csv")
@@ -97,7 +99,7 @@ def build(model_type: str, variant: dict):
 
 def attempt(model_type: str, variant: dict) -> dict:
     """Return the row of an architecture with sizes of one variant."""
-    from llm.engine import admission
+    from llm.models import admission
 
     row = {"architecture": model_type, "parameters": "", "result": "not built", "why": ""}
     try:
@@ -128,7 +130,7 @@ def main() -> None:
     args = parser.parse_args()
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    models.quiet()
+    loading.quiet()
     warnings.simplefilter("ignore")
     names = args.only or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     rows = []

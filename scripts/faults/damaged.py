@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from llm import config, yaml_text
+from llm.settings import config, yaml_text
 from scripts.faults.reference import PAGE, STAGES, Entry, Reference
 
 

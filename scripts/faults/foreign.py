@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from llm import config
+from llm.settings import config
 from scripts.faults.reference import FLAGS, STAGES, Entry, Reference
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"

@@ -19,7 +19,7 @@ import transformers.optimization  # noqa: F401
 import transformers.trainer_pt_utils  # noqa: F401
 from transformers import LlamaForCausalLM  # noqa: F401
 
-from llm import processes
+from llm.machine import processes
 from llm.store.paths import CACHE
 
 FLAGS = ["--profile", "smoke", "--num_train", "240", "--num_validation", "40", "--num_test", "60", "--shard_size", "40"]

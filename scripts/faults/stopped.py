@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from multiprocessing import get_context
 
-from llm import processes
+from llm.machine import processes
 from scripts.faults.reference import STAGES, Entry, Reference
 
 FORK = get_context("fork")

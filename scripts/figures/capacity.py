@@ -8,7 +8,7 @@ updates. The cells are those of scripts/analysis/predictions.yaml, with 95 % int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llm.advantage import QUANTITIES
+from llm.results.advantage import QUANTITIES
 from scripts.analysis.predictions import AS_THEY_ARE, EQUAL_ENTROPY, Found, found, question
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, COLUMN_INCHES, plt

@@ -9,9 +9,9 @@ Figure NAME is drawn by scripts/figures/NAME.py. Needs no torch.
 from importlib import import_module
 from pathlib import Path
 
-from llm import config
-from llm.config import REPOSITORY
-from llm.processes import UsageError, run_entry, say
+from llm.machine.processes import UsageError, run_entry, say
+from llm.settings import config
+from llm.settings.config import REPOSITORY
 from scripts.analysis.results import COMMITTED, Results
 
 FIGURES = (

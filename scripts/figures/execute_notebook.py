@@ -13,9 +13,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from llm import config
-from llm.engine import progress
-from llm.processes import UsageError, run_entry
+from llm.machine import progress
+from llm.machine.processes import UsageError, run_entry
+from llm.settings import config
 from llm.store.files import write_bytes
 
 WIDGET = "application/vnd.jupyter.widget-view+json"  # alive only with its kernel, and named anew at each run

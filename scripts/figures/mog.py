@@ -18,10 +18,10 @@ from types import ModuleType
 
 import matplotlib
 
-from llm import config
-from llm.config import REPOSITORY
-from llm.engine import progress
-from llm.processes import UsageError, run_entry, say
+from llm.machine import progress
+from llm.machine.processes import UsageError, run_entry, say
+from llm.settings import config
+from llm.settings.config import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "MoG" / "KD_MoG.ipynb"
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from llm.advantage import QUANTITIES
 from llm.distributions import DIRECT, TEACHER
+from llm.results.advantage import QUANTITIES
 from scripts.analysis.advantage import control_curve, sampled
 from scripts.analysis.objectives import LOSSES, PREFIXES, Described, beside_control, described
 from scripts.analysis.results import Results

@@ -6,7 +6,7 @@ python -m scripts.figures.overview
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from llm.config import REPOSITORY
+from llm.settings.config import REPOSITORY
 from scripts.analysis.style import COLOURS, plt, save
 
 # name: centre, text, colour; distributions have round boxes, sample sets square ones

@@ -8,8 +8,8 @@ Needs no torch.
 """
 
 from llm.distributions import GROUND_TRUTH
+from llm.machine.processes import run_entry, say
 from llm.place import open_place
-from llm.processes import run_entry, say
 from scripts.analysis.results import Results
 from scripts.figures.precision_recall import PRECISION, RECALL
 

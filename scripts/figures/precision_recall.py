@@ -8,9 +8,9 @@ intervals of the table: of one seed, over sequences; of several, over seeds arou
 sequences too, and each seed is a faint point. Needs no torch.
 """
 
-from llm import config
 from llm.distributions import DIRECT, TEACHER
-from llm.processes import run_entry, say
+from llm.machine.processes import run_entry, say
+from llm.settings import config
 from llm.store.paths import Paths
 from scripts.analysis.advantage import control_curve
 from scripts.analysis.results import Results

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from llm.distributions import GROUND_TRUTH
-from llm.repetition import DISTINCT, REPETITION
+from llm.results.repetition import DISTINCT, REPETITION
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, mark, model_axis, panels
 

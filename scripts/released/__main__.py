@@ -18,15 +18,18 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from llm import config, models, processes, scores
 from llm.eval_perplexity import select
-from llm.language import load_tokenizer
 from llm.likelihood import shared_log_likelihood
+from llm.machine import processes
+from llm.machine.processes import UsageError, say
 from llm.metrics import over
+from llm.models import loading
+from llm.models.language import load_tokenizer
 from llm.pipeline import TRUTH
-from llm.processes import UsageError, say
 from llm.randomness import derive_seed
+from llm.results import scores
 from llm.run import Run
+from llm.settings import config
 from llm.store import files
 from llm.store.paths import Paths
 from scripts.released import deviations
@@ -67,7 +70,7 @@ def padding_scored(run: Run, kept: Run) -> list[dict]:
     experiment = run.experiment
     validation = run.samples(work_of(run, "select").data)
     samples = deviations.padded(validation, run.language.eos_token_ids[0], experiment.max_length)
-    model = models.load(run.weights(OURS), torch.float32, processes.state().device)
+    model = loading.load(run.weights(OURS), torch.float32, processes.state().device)
     bar_of = partial(kept.progress, "score", OURS, f"{OURS}, padding too")
     log_prob = shared_log_likelihood(model, samples, experiment.scoring_batch_size, bar_of)
     theirs = deviations.perplexity_of_batch_means(log_prob, samples.num_scored, experiment.batch_size)

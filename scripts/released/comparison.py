@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from llm import eval_perplexity, models
+from llm import eval_perplexity
 from llm.distributions import TEACHER, Distribution, Samples, SampleSet
-from llm.evaluation import evaluate
 from llm.intervals import Estimate
+from llm.machine.processes import say
 from llm.metrics import SequenceEstimate, difference
+from llm.models import loading
 from llm.pipeline import TRUTH, Work
-from llm.processes import say
-from llm.results import Evaluated
+from llm.results.evaluation import evaluate
+from llm.results.sequences import as_bytes, read_sequences
+from llm.results.summary import Evaluated
 from llm.run import Run
-from llm.sequences import as_bytes, read_sequences
 from llm.store.paths import Paths
 from llm.train import train
 
@@ -81,7 +82,7 @@ def other_teacher(
     """
     work = work_of(kept, "train")
     if not kept.is_trained(work):
-        model = models.initial(kept, OURS)
+        model = loading.initial(kept, OURS)
         initialise(model)
         say(f"training {OURS} in {kept.paths.root}")
         train(kept, work, model, samples)

@@ -11,9 +11,9 @@ the tables, what each figure says (captions.py) and the templates of the pages.
 
 from pathlib import Path
 
-from llm import config
-from llm.config import REPOSITORY
-from llm.processes import UsageError, run_entry, say
+from llm.machine.processes import UsageError, run_entry, say
+from llm.settings import config
+from llm.settings.config import REPOSITORY
 from llm.store.files import write_bytes
 from scripts.analysis.claims import Claim, claims
 from scripts.analysis.results import COMMITTED, Results

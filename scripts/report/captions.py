@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llm.advantage import QUANTITIES as ADVANTAGES
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import Estimate
+from llm.results.advantage import QUANTITIES as ADVANTAGES
 from scripts.analysis.advantage import Apart, distilled, over_control
 from scripts.analysis.results import Results
 from scripts.report.pages import Figure

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from llm.advantage import QUANTITIES
 from llm.intervals import POWER, upper_bound
+from llm.results.advantage import QUANTITIES
 from scripts.analysis.claims import LEVEL, language_claims
 from scripts.analysis.objectives import beside_control, described
 from scripts.analysis.predictions import (

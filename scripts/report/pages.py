@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
 from llm.intervals import Estimate
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 from scripts.analysis.claims import Claim, Verdict
 
 Cell = str | Estimate | Verdict

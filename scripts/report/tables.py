@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from llm import metrics
-from llm.advantage import MOST_BETWEEN_KNOTS
-from llm.advantage import QUANTITIES as ADVANTAGES
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.intervals import POWER, Estimate
 from llm.metrics import QUANTITIES
 from llm.pipeline import LAST
-from llm.repetition import DISTINCT, REPETITION
+from llm.results.advantage import MOST_BETWEEN_KNOTS
+from llm.results.advantage import QUANTITIES as ADVANTAGES
+from llm.results.repetition import DISTINCT, REPETITION
 from scripts.analysis.advantage import Apart, OverControl, between, distilled, of_truth, over_control, sampled
 from scripts.analysis.claims import READINGS, RULE, TESTS, Claim, Sign, Verdict
 from scripts.analysis.results import Results

@@ -14,8 +14,8 @@ import time
 from submitit import AutoExecutor, JobEnvironment
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
-from llm import config
-from llm.processes import UsageError, run_entry, say
+from llm.machine.processes import UsageError, run_entry, say
+from llm.settings import config
 
 
 class Stage(Checkpointable):

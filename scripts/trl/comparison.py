@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llm import config, metrics
+from llm import metrics
 from llm.intervals import Estimate, adjusted
-from llm.processes import UsageError, run_entry, say
-from llm.sequences import Sequences, read_sequences
+from llm.machine.processes import UsageError, run_entry, say
+from llm.results.sequences import Sequences, read_sequences
+from llm.results.table import markdown
+from llm.settings import config
 from llm.store import files
-from llm.table import markdown
 
 HERE = Path(__file__).parent
 COMPARISON, EQUAL = HERE / "comparison.csv", HERE / "equal.csv"

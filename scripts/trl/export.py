@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm import models
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples, SampleSet
-from llm.language import load_tokenizer
+from llm.machine.processes import UsageError, run_entry, say
+from llm.models import loading
+from llm.models.language import load_tokenizer
 from llm.pipeline import TRUTH, Work
-from llm.processes import UsageError, run_entry, say
 from llm.run import Run, open_run
+from llm.settings.students import Student
 from llm.store import files
-from llm.students import Student
 from llm.train import all_batches
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ def export(run: Run, works: list[Work], directory: Path) -> None:
     """Write everything but settings.json. UsageError where the run has not trained that far."""
     import datasets
 
-    models.quiet()
+    loading.quiet()
     datasets.disable_progress_bars()
     shutil.copytree(run.paths.ground_truth, directory / "ground_truth", dirs_exist_ok=True)
     tokenizer = tokenizer_of(run)
     for seed in sorted({work.by.seed for work in works}):
         teacher = run.weights(Distribution(TEACHER, seed))
         shutil.copytree(teacher, directory / f"teacher/seed{seed}", dirs_exist_ok=True)
-        initial = models.initial(run, Distribution(DIRECT, seed))
+        initial = loading.initial(run, Distribution(DIRECT, seed))
         initial.save_pretrained(directory / f"student/seed{seed}")
         tokenizer.save_pretrained(directory / f"student/seed{seed}")
     for sample_set in dict.fromkeys(work.data for work in works):

@@ -25,17 +25,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from llm import config, ground_truth, models, sample_sets
-from llm.config import REPOSITORY
 from llm.distributions import Language, SampleSet
 from llm.intervals import adjusted
-from llm.parts import Part
+from llm.machine.processes import UsageError, run_entry, say
+from llm.models import ground_truth, loading
 from llm.pipeline import SECOND, TRUTH
-from llm.processes import UsageError, run_entry, say
+from llm.results.table import markdown
 from llm.run import Run
+from llm.samplers import sample_sets
+from llm.settings import config
+from llm.settings.config import REPOSITORY
+from llm.settings.parts import Part
 from llm.store import files
 from llm.store.paths import Paths
-from llm.table import markdown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -105,7 +107,7 @@ def exact(root: Path) -> dict[str, pd.DataFrame]:
     fields = dict(ground_truth=TINY, prompt=[0], max_length=4, temperatures=TAUS, num_train=NUM_EXACT)
     fields |= dict(students_of_truth=True, shard_size=NUM_EXACT, sampler="vllm", seed=1)
     run = run_of(root / "exact", "smoke", **fields)
-    model = models.load(run.paths.ground_truth, torch.float32, torch.device("cpu")).double()
+    model = loading.load(run.paths.ground_truth, torch.float32, torch.device("cpu")).double()
     every, rows = every_sequence(run.language, run.experiment.max_length), []
     places = {sequence: place for place, sequence in enumerate(every)}
     for tau in TAUS:

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm.advantage import (
+from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
+from llm.machine.processes import UsageError
+from llm.metrics import Scored, SequenceEstimate, cross_entropy
+from llm.results.advantage import (
     MOST_BETWEEN_KNOTS,
     QUANTITIES,
     OfSeed,
@@ -19,11 +22,8 @@ from llm.advantage import (
     reached,
     widest_gap,
 )
-from llm.advantage import Apart as LeftApart
-from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, student_name, truth_student_name
-from llm.metrics import Scored, SequenceEstimate, cross_entropy
-from llm.processes import UsageError
-from llm.sequences import TERMS, source_of
+from llm.results.advantage import Apart as LeftApart
+from llm.results.sequences import TERMS, source_of
 from scripts.analysis.advantage import Apart, between, distilled, of_truth, over_control, sampled
 from scripts.analysis.results import COMMITTED, Results
 from scripts.evidence import equal_entropy

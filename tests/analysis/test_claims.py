@@ -8,7 +8,7 @@ from scipy import stats
 
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution
 from llm.intervals import Estimate
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 from scripts.analysis.claims import (
     RULE,
     TESTS,

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from made_up import STUDENTS
 
-from llm import config, scores
 from llm.distributions import GROUND_TRUTH
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
+from llm.results import scores
 from llm.run import Run
+from llm.settings import config
 from llm.store.paths import Paths
 from scripts.analysis.gather import OPTIONAL, gather
 from scripts.analysis.results import Results

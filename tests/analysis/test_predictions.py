@@ -6,10 +6,11 @@ from typing import get_args
 import pytest
 from conftest import chain_within, within
 
-from llm import config, pipeline
+from llm import pipeline
 from llm.distributions import DIRECT
 from llm.intervals import Estimate, adjusted
-from llm.students import Loss
+from llm.settings import config
+from llm.settings.students import Loss
 from scripts.analysis import predictions
 from scripts.analysis.advantage import Apart
 from scripts.analysis.objectives import LOSSES, beside_control, described

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from made_up import row
 
-from llm.config import REPOSITORY
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, truth_student_name
 from llm.intervals import Estimate, mean_estimate
+from llm.machine.processes import UsageError
 from llm.metrics import QUANTITIES, over_seeds
-from llm.processes import UsageError
-from llm.table import PER_SEQUENCE
+from llm.results.table import PER_SEQUENCE
+from llm.settings.config import REPOSITORY
 from scripts.analysis.results import COMMITTED, Results, Series
 
 

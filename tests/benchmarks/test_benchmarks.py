@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import contents, entry, stages, tiny_llama, within
 
-from llm.config import REPOSITORY
 from llm.distributions import Language
 from llm.likelihood import log_likelihood
+from llm.settings.config import REPOSITORY
 from scripts.benchmarks.sampling import ends_for, generate, matrix_products, ours
 from scripts.benchmarks.scoring import padded, spread
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from conftest import refusal, within
 
-from llm import config
 from llm.distributions import ROLES
 from llm.engine import training
+from llm.settings import config
 from llm.store.paths import Paths
 from scripts.costs import gpu
 from scripts.costs.cost import GPUS

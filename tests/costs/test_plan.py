@@ -13,12 +13,14 @@ from conftest import chain_within, entry, refusal, within
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llm import config, models, sample_sets
-from llm.config import REPOSITORY
 from llm.distributions import ROLES, Language, Samples
 from llm.engine.decoding import fitting_batch_size
+from llm.models import loading
 from llm.pipeline import EVALUATE
 from llm.run import Run
+from llm.samplers import sample_sets
+from llm.settings import config
+from llm.settings.config import REPOSITORY
 from llm.store.mapped import mapped
 from llm.store.paths import Paths
 from llm.store.samples import SampleFiles
@@ -36,7 +38,7 @@ SIZES = [
 
 def model_of(fields: dict):
     return AutoModelForCausalLM.from_config(
-        models.config_of({"model_type": "llama", "vocab_size": 50, **fields}, "test"), attn_implementation="eager"
+        loading.config_of({"model_type": "llama", "vocab_size": 50, **fields}, "test"), attn_implementation="eager"
     )
 
 
@@ -71,7 +73,7 @@ def test_the_models_of_the_profiles(profile, tmp_path):
     language = Language(ground_truth.vocab_size, ((0,),), ())
     for role in ("teacher", "student"):
         with torch.device("meta"):
-            model = models.build(getattr(experiment, role), role, language, 0)
+            model = loading.build(getattr(experiment, role), role, language, 0)
         assert geometry(role, experiment, Paths(tmp_path)).parameters == model.num_parameters()
 
 

@@ -9,14 +9,14 @@ import torch
 from conftest import chain_within, refusal, within
 from transformers import AutoModelForCausalLM
 
-from llm import config
-from llm.advantage import offsets
 from llm.distributions import DIRECT, TEACHER, Distribution
 from llm.intervals import upper_bound
+from llm.machine.processes import UsageError
 from llm.pipeline import TRUTH
-from llm.processes import UsageError
+from llm.results.advantage import offsets
+from llm.results.sequences import FROM_TRUTH, Sequences, read_sequences
 from llm.run import Run
-from llm.sequences import FROM_TRUTH, Sequences, read_sequences
+from llm.settings import config
 from llm.store import files
 from llm.store.paths import Paths
 from scripts.analysis.advantage import control as knots

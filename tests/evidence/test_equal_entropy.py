@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import within
 
-from llm.advantage import QUANTITIES, offsets
+from llm.results.advantage import QUANTITIES, offsets
 from scripts.analysis.results import COMMITTED, Results
 from scripts.evidence import equal_entropy
 from scripts.evidence.equal_entropy import FAMILIES, SEEDS, World, chord

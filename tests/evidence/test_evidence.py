@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 from conftest import chain_within, contents, refusal, run, within
 
-from llm import config
 from llm.distributions import DIRECT, TEACHER, truth_student_name
 from llm.metrics import QUANTITIES
+from llm.results.sequences import read_sequences
+from llm.results.table import PER_TOKEN, estimates, read_table
 from llm.run import Run
-from llm.sequences import read_sequences
+from llm.settings import config
 from llm.store import files
 from llm.store.paths import Paths
-from llm.table import PER_TOKEN, estimates, read_table
 from scripts.evidence.length import OVERFITTED
 
 VALUES = dict(num_train=120, num_validation=40, num_test=40, num_seeds=2, temperatures=[0.8, 1.0])

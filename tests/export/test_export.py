@@ -15,16 +15,20 @@ import yaml
 from conftest import contents, refusal, run_of, tiny_llama, within
 from conftest import run as command
 
-from llm import config, models, pipeline, results, sample_sets
+from llm import pipeline
 from llm.distributions import Distribution, Language, Samples, SampleSet
-from llm.evaluation import evaluate
-from llm.experiment import Experiment
 from llm.likelihood import log_likelihood
-from llm.parts import Part
+from llm.models import loading
 from llm.pipeline import TRUTH
+from llm.results import summary
+from llm.results.evaluation import evaluate
 from llm.run import Run
+from llm.samplers import sample_sets
+from llm.settings import config
+from llm.settings.experiment import Experiment
+from llm.settings.parts import Part
+from llm.settings.students import Loss
 from llm.store import files
-from llm.students import Loss
 from scripts.export import described, destination
 from scripts.export.model import padding
 
@@ -78,7 +82,7 @@ def made(tmp_path_factory) -> Run:
         sample_sets.complete(found, [SampleSet(Distribution("teacher", seed, TAU), "train", NUM_TRAIN)], Part())
     found.keep_settings()
     evaluate(found, [TRUTH, *pipeline.evaluated(found.experiment), *found.last_epochs()])
-    results.write(found)
+    summary.write(found)
     return found
 
 
@@ -158,9 +162,9 @@ def test_an_exported_model_scores_as_the_run_does(made, model):
     import torch
 
     samples = made.samples(made.test_set(TRUTH))
-    ours = log_likelihood(models.load(made.weights(MODEL), torch.float32, torch.device("cpu")), samples, 16)
+    ours = log_likelihood(loading.load(made.weights(MODEL), torch.float32, torch.device("cpu")), samples, 16)
     assert np.max(np.abs(plain_scores(model, samples) - ours) / samples.num_scored) < 1e-6
-    other = models.load(made.paths.checkpoint(MODEL, 2), torch.float32, torch.device("cpu"))
+    other = loading.load(made.paths.checkpoint(MODEL, 2), torch.float32, torch.device("cpu"))
     assert np.max(np.abs(plain_scores(other, samples) - ours)) > 0.1
     assert model.dtype == torch.float32
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from llm.config import REPOSITORY
+from llm.settings.config import REPOSITORY
 from scripts.faults import architectures
 
 ROWS = {row["architecture"]: row for row in csv.DictReader(architectures.TABLE.read_text("utf-8").splitlines())}

@@ -8,7 +8,7 @@ import time
 
 from conftest import entry, refusal, run
 
-from llm.config import REPOSITORY
+from llm.settings.config import REPOSITORY
 from llm.store import locks
 
 SMALL = ["--num_train", "200", "--num_validation", "20", "--num_test", "20", "--temperatures", "1.0"]

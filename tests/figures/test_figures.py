@@ -11,9 +11,9 @@ import pytest
 from conftest import run
 from made_up import DISTILLED, MODELS, OF_TRUTH, STUDENTS, TAUS
 
-from llm.config import REPOSITORY
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from llm.metrics import over_seeds
+from llm.settings.config import REPOSITORY
 from scripts.analysis.advantage import control_curve, distilled, over_control
 from scripts.analysis.predictions import AS_THEY_ARE, EQUAL_ENTROPY, found, question
 from scripts.analysis.results import Results

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from conftest import chain_within, within
 
-from llm import models
+from llm.models import loading
+from llm.results.table import read_table
 from llm.run import open_run
-from llm.table import read_table
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from llm.table import read_table
 )
 def test_the_chain_with_other_architectures(spec, tmp_path):
     """As ground truth (from a directory that a model was saved to), as teacher and as students."""
-    config = models.config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
-    models.with_random_weights(config, "test", 0).save_pretrained(tmp_path / "model")
+    config = loading.config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
+    loading.with_random_weights(config, "test", 0).save_pretrained(tmp_path / "model")
     flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
     flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
     flags += ["--profile", "smoke", "--out", str(tmp_path / "run")]

@@ -10,13 +10,14 @@ import torch
 from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llm import expectations, processes
+from llm import expectations
 from llm.distributions import Samples
 from llm.engine import next_token
 from llm.engine.next_token import NextTokenDistributions
 from llm.expectations import Scorer, Scores
+from llm.machine import processes
+from llm.machine.processes import UsageError
 from llm.metrics import Scored, cross_entropy
-from llm.processes import UsageError
 from llm.randomness import Stream
 from llm.sampling import sample
 

@@ -9,10 +9,10 @@ import pytest
 from conftest import SCRIPTS, chain_within, contents, refusal, stages, within, without_times, work_of
 
 from llm.distributions import Distribution
+from llm.machine.processes import UsageError
 from llm.pipeline import TRUTH, Work
-from llm.processes import UsageError
+from llm.results.scores import ScoreFiles
 from llm.run import Run, open_run
-from llm.scores import ScoreFiles
 from llm.store import files, locks
 
 TINY = ["--profile", "smoke", "--num_train", "90", "--num_validation", "30", "--shard_size", "20", "--batch_size", "16"]

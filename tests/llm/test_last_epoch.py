@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from llm.distributions import DIRECT, Distribution
 from llm.pipeline import EVALUATE, LAST, TRUTH
-from llm.results import summarise
+from llm.results.sequences import FROM_TRUTH, read_sequences
+from llm.results.summary import summarise
+from llm.results.table import PER_TOKEN, read_table
 from llm.run import Run, open_run
-from llm.sequences import FROM_TRUTH, read_sequences
 from llm.store import files
-from llm.table import PER_TOKEN, read_table
 from scripts.analysis.results import Results
 from scripts.report.tables import models, perplexity
 

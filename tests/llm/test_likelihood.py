@@ -8,12 +8,13 @@ import pytest
 import torch
 from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 
-from llm import likelihood, processes
+from llm import likelihood
 from llm.distributions import Samples
 from llm.engine.next_token import NextTokenLoss
 from llm.likelihood import log_likelihood, refuse_gaps, shared_log_likelihood
+from llm.machine import processes
+from llm.machine.processes import UsageError
 from llm.metrics import perplexity
-from llm.processes import UsageError
 
 MAX_LENGTH = 4
 EVERYTHING = enumerate_sequences(MAX_LENGTH)

@@ -3,8 +3,8 @@
 import pytest
 
 from llm.distributions import Distribution, SampleSet, tau_name
-from llm.experiment import Experiment
 from llm.pipeline import SCRIPTS, TRUTH, evaluated, models, training_set, works
+from llm.settings.experiment import Experiment
 from llm.store.paths import Paths
 
 # What a run may be repeated with: it decides how much is done, how fast, or what is computed anew each time.

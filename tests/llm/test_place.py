@@ -13,16 +13,16 @@ import torch
 from conftest import chain_within, enumerate_sequences, exact_log_probabilities, refusal, tiny_llama, within
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from llm import config, prompts
 from llm.distributions import Distribution
-from llm.experiment import Experiment
-from llm.language import tokens
+from llm.machine.processes import UsageError
 from llm.metrics import SequenceEstimate
+from llm.models.language import tokens
 from llm.place import beside_baseline, open_place
-from llm.placed import Placed
-from llm.processes import UsageError
+from llm.results.table import estimates, read_table
+from llm.settings import config, prompts
+from llm.settings.experiment import Experiment
+from llm.settings.placed import Placed
 from llm.store.files import sha256
-from llm.table import estimates, read_table
 from scripts.analysis.results import Results
 from scripts.figures import place as place_figure
 
@@ -143,7 +143,7 @@ def test_ids_beyond_the_tokenizers_are_never_drawn_on_either_side(placed):
 
 
 def test_an_adapter_is_merged_into_its_base(models, placed):
-    from llm.engine import checkpoints
+    from llm.models import checkpoints
 
     kept = checkpoints.read(placed[0] / "kept" / "mine" / "seed0", "mine", torch.float32)
     found = torch.log_softmax(kept(input_ids=IDS).logits, -1).detach().numpy()

@@ -6,10 +6,10 @@ import pytest
 from conftest import run_of, work_of
 
 from llm.distributions import Distribution, Samples
-from llm.parts import Part
+from llm.machine.processes import UsageError
 from llm.pipeline import TRUTH, works
-from llm.processes import UsageError
 from llm.run import LAYOUT, Run, open_run
+from llm.settings.parts import Part
 from llm.store import files
 from llm.store.paths import Paths
 

@@ -11,7 +11,7 @@ from scipy.stats import binomtest, chisquare
 
 from llm.distributions import Language
 from llm.likelihood import log_likelihood
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
 from llm.randomness import Stream
 from llm.sampling import draw, sample
 
@@ -277,7 +277,9 @@ def test_ids_that_a_model_excludes_are_no_fault(language):
 
 @pytest.mark.parametrize("gap", [1.8, float("nan")])
 def test_a_set_whose_draws_are_not_its_scores_is_not_kept(smoke, tmp_path, monkeypatch, gap):
-    monkeypatch.setattr("llm.sample_sets.log_likelihood", lambda model, samples, *_, **__: samples.log_prob + gap * 24)
+    monkeypatch.setattr(
+        "llm.samplers.sample_sets.log_likelihood", lambda model, samples, *_, **__: samples.log_prob + gap * 24
+    )
     flags = ("--profile", "smoke", "--out", str(tmp_path), "--num_train", "40", "--max_length", "8")
     with pytest.raises(UsageError, match=r"train: log p of sequence \d+ is .* as drawn in float32"):
         within("llm.generate_data", *flags)

@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 from conftest import enumerate_sequences, exact_log_probabilities, run_of, tiny_llama
 
-from llm import config, pipeline, results, sample_sets
+from llm import pipeline
 from llm.distributions import Distribution, SampleSet
-from llm.evaluation import evaluate
-from llm.experiment import Experiment
 from llm.intervals import crossed_estimate, mean_estimate
 from llm.metrics import QUANTITIES, SHARED, cross_entropy, over_seeds
-from llm.parts import Part
 from llm.pipeline import TRUTH
+from llm.results import summary
+from llm.results.evaluation import evaluate
+from llm.results.sequences import Sequences, read_sequences
+from llm.results.table import PER_SEQUENCE, PER_TOKEN, estimates, read_table, table_of_seeds, table_over_seeds
 from llm.run import Run
-from llm.sequences import Sequences, read_sequences
+from llm.samplers import sample_sets
+from llm.settings import config
+from llm.settings.experiment import Experiment
+from llm.settings.parts import Part
 from llm.store import files
-from llm.table import PER_SEQUENCE, PER_TOKEN, estimates, read_table, table_of_seeds, table_over_seeds
 
 MAX_LENGTH, NUM_TEST, TAU = 5, 400, 0.5
 EVERYTHING = enumerate_sequences(MAX_LENGTH)
@@ -55,7 +58,7 @@ def run(tmp_path_factory, language) -> Run:
         sample_sets.complete(found, [SampleSet(Distribution("teacher", seed, TAU), "train", e.num_train)], Part())
     found.keep_settings()
     evaluate(found, [TRUTH, *pipeline.evaluated(e)])
-    results.write(found)
+    summary.write(found)
     return found
 
 
@@ -233,12 +236,12 @@ def test_results_that_are_made_again_are_the_same_bytes(run):
     names = ("sequences.parquet", "table.csv", "texts.json")
     before = [(run.paths.results / name).read_bytes() for name in names]
     evaluate(run, [TRUTH, *pipeline.evaluated(run.experiment)])
-    results.write(run)
+    summary.write(run)
     assert [(run.paths.results / name).read_bytes() for name in names] == before
 
 
 def test_what_stage_4_prints_has_both_tables_and_says_what_intervals_are_over(run, table):
-    told = results.report(run)
+    told = summary.report(run)
     assert table_of_seeds(table) in told and table_over_seeds(table) in told
     assert "95 % intervals over 400 sequences, of this training, of one D" in told
     assert "over 2 seeds and the 400 test sequences that they share" in told
@@ -250,5 +253,5 @@ def test_what_stage_4_prints_has_both_tables_and_says_what_intervals_are_over(ru
 def test_of_one_seed_nothing_is_over_seeds(run):
     """The same directory, read as a run of one seed."""
     alone = Run(run.experiment.with_values(num_seeds=1), run.paths)
-    _, table, texts = results.summarise(alone)
+    _, table, texts = summary.summarise(alone)
     assert table["seed"].isna().sum() == (table["model"] == "ground_truth").sum() and len(texts) == 1 + len(NAMES)

@@ -14,15 +14,15 @@ import psutil
 import pytest
 from conftest import SCRIPTS, chain_within, contents, entry, refusal, run, stages, within
 
-from llm.config import REPOSITORY
 from llm.distributions import Distribution, Samples, SampleSet
-from llm.engine import sources
+from llm.models import sources
 from llm.pipeline import TRUTH
+from llm.results.sequences import read_sequences
+from llm.results.table import PER_SEQUENCE, PER_TOKEN, read_table
 from llm.run import Run, open_run
-from llm.sequences import read_sequences
+from llm.settings.config import REPOSITORY
 from llm.store import files
 from llm.store.paths import Paths
-from llm.table import PER_SEQUENCE, PER_TOKEN, read_table
 
 TAUS = [0.8, 0.875, 0.95, 1.0]
 STUDENTS = ["student_direct", "student_tau0.80", "student_tau0.875", "student_tau0.95", "student_tau1.00"]
@@ -317,7 +317,7 @@ REFUSED = [
 WITHOUT_TORCH = """
 import contextlib, importlib, io, json, sys
 sys.modules["torch"] = None
-from llm.processes import run_entry
+from llm.machine.processes import run_entry
 for module, *sys.argv[1:] in json.load(sys.stdin):
     with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.suppress(SystemExit):
         try:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from conftest import work_of
 
-from llm import config, models
 from llm.distributions import Language, Samples
-from llm.experiment import Experiment
 from llm.likelihood import log_likelihood
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
+from llm.models import loading
 from llm.randomness import Stream, derive_seed
 from llm.run import Run
 from llm.sampling import sample
+from llm.settings import config
+from llm.settings.experiment import Experiment
 from llm.store.paths import Paths
 from llm.train import epoch_batches, micro_batches, train
 
@@ -53,11 +54,11 @@ class Trained:
         return [json.loads(line) for line in (self.directory / "log.jsonl").read_text().splitlines()]
 
     def model(self, epoch: int):
-        return models.load(self.directory / f"epoch-{epoch}", torch.float32, torch.device("cpu"))
+        return loading.load(self.directory / f"epoch-{epoch}", torch.float32, torch.device("cpu"))
 
 
 def student(experiment: Experiment):
-    return models.build(experiment.student, "student", LANGUAGE, 0)
+    return loading.build(experiment.student, "student", LANGUAGE, 0)
 
 
 def trained(experiment: Experiment, samples: Samples, root: Path, model=None) -> Trained:

@@ -13,7 +13,7 @@ import pytest
 from conftest import run
 from scipy import integrate, stats
 
-from llm.config import REPOSITORY
+from llm.settings.config import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "MoG" / "KD_MoG.ipynb"
 EXECUTE = [sys.executable, "-m", "scripts.figures.execute_notebook"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.special import entr, softmax
 
-from llm import objectives
-from llm.config import REPOSITORY
+from llm.objectives import losses
+from llm.settings.config import REPOSITORY
 from scripts.objectives import public
 
 TABLE = list(csv.DictReader(public.TABLE.read_text("utf-8").splitlines()))
@@ -34,7 +34,7 @@ def close(row: dict, *, swapped: bool = False, turned: bool = False) -> bool:
     )
     given = {name: 1 - value if turned else value for name, value in parameters(row).items()}
     pair = (student, teacher) if swapped else (teacher, student)
-    value = float(row["factor"]) * getattr(objectives, row["our_loss"])(*pair, **given).item()
+    value = float(row["factor"]) * getattr(losses, row["our_loss"])(*pair, **given).item()
     assert row["added"] in ("", ENTROPY)
     if row["added"]:
         value += entr(softmax(teacher.numpy(), -1)).sum()

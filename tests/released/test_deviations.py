@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from llm import models
 from llm.distributions import Language, Samples
 from llm.likelihood import log_likelihood
 from llm.metrics import perplexity
+from llm.models import loading
 from scripts.released import deviations
 
 TEXT = "the cat that sat there then hated the other cats at that other theatre " * 3
@@ -84,7 +84,7 @@ def test_padding_scored_against_a_double_loop():
 
 def test_a_reset_changes_all_weights_but_the_gains(smoke):
     language = Language(64, ((0,),), (1,))
-    model, before = (models.build(smoke.teacher, "teacher", language, 3) for _ in range(2))
+    model, before = (loading.build(smoke.teacher, "teacher", language, 3) for _ in range(2))
     deviations.reset_parameters(model, 5)
     unchanged = [
         name for (name, new), old in zip(model.named_parameters(), before.parameters(), strict=True) if new.equal(old)
@@ -94,7 +94,7 @@ def test_a_reset_changes_all_weights_but_the_gains(smoke):
     shared = model.get_input_embeddings().weight
     assert shared is model.get_output_embeddings().weight
     assert 0.9 / 8 < shared.abs().max() <= 1 / 8  # uniform within 1 / sqrt(64), of which 64 x 64 values fill the range
-    again = models.build(smoke.teacher, "teacher", language, 4)
+    again = loading.build(smoke.teacher, "teacher", language, 4)
     deviations.reset_parameters(again, 5)
     assert all(new.equal(old) for new, old in zip(model.parameters(), again.parameters(), strict=True))
 

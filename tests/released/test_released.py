@@ -10,10 +10,10 @@ import pytest
 from conftest import chain_within, contents, refusal, within
 from test_deviations import small_bpe
 
-from llm import config
+from llm.results.table import PER_TOKEN, estimates, read_table
 from llm.run import Run
+from llm.settings import config
 from llm.store.paths import Paths
-from llm.table import PER_TOKEN, estimates, read_table
 from scripts.released import __main__ as released
 from scripts.released.comparison import PERPLEXITY, SIDES, Variant, teacher_of, work_of
 

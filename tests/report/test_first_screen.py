@@ -15,8 +15,8 @@ import pytest
 from conftest import run
 from reading import Page
 
-from llm.config import REPOSITORY
 from llm.intervals import Estimate
+from llm.settings.config import REPOSITORY
 from scripts.analysis.advantage import distilled, pooled_over_control
 from scripts.analysis.claims import Verdict, claims
 from scripts.analysis.results import COMMITTED, EXPERIMENTS, Results

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llm.advantage import MOST_BETWEEN_KNOTS, of_seed
-from llm.config import REPOSITORY
 from llm.distributions import DIRECT, TEACHER, Distribution, student_name
 from llm.intervals import Estimate, adjusted, upper_bound
-from llm.table import markdown, table_over_seeds
+from llm.results.advantage import MOST_BETWEEN_KNOTS, of_seed
+from llm.results.table import markdown, table_over_seeds
+from llm.settings.config import REPOSITORY
 from scripts.analysis.advantage import between, control, distilled, of_truth, over_control
 from scripts.analysis.claims import claims, language_claims
 from scripts.analysis.objectives import beside_control, described

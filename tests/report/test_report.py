@@ -13,10 +13,10 @@ from conftest import entry, run
 from PIL import Image
 from reading import Page
 
-from llm.advantage import MOST_BETWEEN_KNOTS
-from llm.config import REPOSITORY
 from llm.intervals import Estimate
-from llm.processes import UsageError
+from llm.machine.processes import UsageError
+from llm.results.advantage import MOST_BETWEEN_KNOTS
+from llm.settings.config import REPOSITORY
 from scripts.analysis import predictions
 from scripts.analysis.advantage import OverControl, between, distilled, of_truth, over_control
 from scripts.analysis.claims import RULE, TESTS, claims

@@ -15,7 +15,7 @@ import pytest
 from conftest import run, without_times
 from submitit import LocalExecutor
 
-from llm.config import REPOSITORY
+from llm.settings.config import REPOSITORY
 from scripts.slurm.submit import Stage, executor_of
 
 FLAGS = ["--num_train", "600", "--num_test", "60", "--num_validation", "60", "--student_epochs", "1"]

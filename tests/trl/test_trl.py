@@ -13,16 +13,20 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, get_scheduler
 
-from llm import config, models, objectives, pipeline, sample_sets
-from llm.config import REPOSITORY
+from llm import pipeline
 from llm.distributions import TEACHER, Distribution, Language
 from llm.engine import training
 from llm.intervals import Estimate
-from llm.parts import Part
+from llm.models import loading
+from llm.objectives import losses
 from llm.run import Run
+from llm.samplers import sample_sets
+from llm.settings import config
+from llm.settings.config import REPOSITORY
+from llm.settings.parts import Part
+from llm.settings.students import Student
 from llm.store import files
 from llm.store.resume import TrainingFiles
-from llm.students import Student
 from scripts.trl import comparison, export, train
 
 ROOM = REPOSITORY / "scripts" / "trl"
@@ -84,7 +88,7 @@ def test_models_are_those_of_the_run(run, exported):
     ids = torch.tensor([[0, 1, 0, 2]])
     for place, model in (("ground_truth", tiny_llama(1)), ("teacher/seed0", tiny_llama(2, 0.3))):
         assert torch.equal(AutoModelForCausalLM.from_pretrained(directory / place)(ids).logits, model(ids).logits)
-    initial = models.initial(run, Distribution(NAMES[0], 0)).state_dict()
+    initial = loading.initial(run, Distribution(NAMES[0], 0)).state_dict()
     given = AutoModelForCausalLM.from_pretrained(directory / students[1]["student"]).state_dict()
     assert initial.keys() == given.keys() and all(torch.equal(initial[name], given[name]) for name in initial)
 
@@ -98,7 +102,7 @@ def test_the_order_is_that_in_which_ours_learn(run, exported, monkeypatch):
         asked = []
         monkeypatch.setattr(ours, "gradient", lambda batch, *_, asked=asked: asked.append(batch) or torch.zeros(()))
         work = work_of(run, "train", name)
-        model = models.initial(run, work.by)
+        model = loading.initial(run, work.by)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         ours.train(run, work, model, run.samples(work.data))
@@ -146,7 +150,7 @@ def test_the_scale_is_that_of_trls_loss_over_ours():
         m = beta * p + (1 - beta) * q
         theirs = beta * (p * (p / m).log()).sum(-1) + (1 - beta) * (q * (q / m).log()).sum(-1)
         scale = export.twin(Student(**(JENSEN_SHANNON | {"beta": beta})))["scale"]
-        torch.testing.assert_close(scale * objectives.jensen_shannon(teacher, student, beta), theirs)
+        torch.testing.assert_close(scale * losses.jensen_shannon(teacher, student, beta), theirs)
 
 
 def test_an_export_of_a_run_that_is_not_there_is_refused(tmp_path):

@@ -1,0 +1,130 @@
+"""One experiment is one frozen `Experiment`: a profile file, then command-line flags over it, and nothing else.
+
+A field's name is its YAML key and its flag: `learning_rate: 2.0e-3` in a profile, `--learning_rate 1e-3` on a
+command line. Whatever is wrong with a value ends in a `UsageError`: one line that names the field, and exit code 2.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from llm.machine.processes import UsageError
+from llm.settings.experiment import TEXTS, Experiment, build
+from llm.settings.yaml_text import from_yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROFILES = REPOSITORY / "llm" / "profiles"
+
+
+def render(experiment: Experiment) -> str:
+    """Return the resolved experiment as YAML, ready to be a profile."""
+    return yaml.safe_dump(experiment.to_dict(), sort_keys=False, default_flow_style=None, width=120).rstrip()
+
+
+def find_profile(name: str) -> Path:
+    """Return a profile's file: a name in llm/profiles, or the path of a YAML file. UsageError where there is none."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        raise UsageError(f"no profile {name!r}: use one of {known}, or the path of a .yaml file")
+    return path
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; UsageError where the file does not hold one."""
+    try:
+        values = from_yaml(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no YAML in UTF-8: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is not a mapping of keys to values")
+    return values
+
+
+def load(profile: str, **values: Any) -> Experiment:
+    """Return the experiment of a profile, by name or path, with other values in some fields."""
+    return build(read_profile(find_profile(profile)) | values)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """Return a command line's parser, whose --help is a module's docstring and whose faults are `UsageError`s."""
+    main = sys.modules["__main__"].__spec__  # what `python -m` was given
+    return _Parser(
+        prog=f"python -m {main.name.removesuffix('.__main__')}" if main else Path(sys.argv[0]).name,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _flag_value(name: str, given: str) -> Any:
+    """Return the value of a field's flag: YAML, or the text itself where the field may be text."""
+    if name in TEXTS and given[:1] not in ("[", "{"):
+        if any("\ud800" <= letter <= "\udfff" for letter in given):  # how Python keeps bytes that are no letter
+            raise UsageError(f"{name} is {given!r}: it is not in UTF-8")
+        return given
+    try:
+        return from_yaml(given)
+    except yaml.YAMLError:
+        hint = """; a text that begins with a bracket is a list of one: '["..."]'""" if name == "prompt" else ""
+        raise UsageError(f"{name} is {given!r}: not a YAML value{hint}") from None
+
+
+def _joined(argv: list[str], options: Iterable[str]) -> list[str]:
+    """Return --NAME=TEXT for --NAME TEXT, so that a text may start with a dash; not where an option follows."""
+    flags, others = {f"--{name}" for name in TEXTS}, {f"--{name}" for name in options}
+    found: list[str] = []
+    for argument in argv:
+        if found and found[-1] in flags and argument.split("=")[0] not in others:
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
+
+
+def parse(
+    doc: str,
+    argv: list[str] | None = None,
+    profile: str = "cpu",
+    positional: dict[str, Any] | None = None,
+    fields_of: Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]] = lambda args, values: {},
+    **options: dict[str, Any],
+) -> tuple[Experiment, Path, argparse.Namespace]:
+    """Return the experiment, its directory and the other flags of a command line.
+
+    doc: the entry's module docstring, shown by --help. profile: whose fields it has if the command line names none.
+    positional: what the entry takes without a flag, and options: further flags of it, each the keyword arguments of
+    `add_argument`. fields_of: what these say of the experiment, by the command line and the fields without them.
+    """
+    command = parser(doc)
+    if positional:
+        command.add_argument(**positional)
+    help_of_profile = f"a name in llm/profiles, or a .yaml file (default: {profile})"
+    command.add_argument("--profile", default=profile, help=help_of_profile)
+    command.add_argument("--out", type=Path, help="the run's directory (default: runs/PROFILE)")
+    command.add_argument("--dry-run", action="store_true", help="print what would be done and where; touch nothing")
+    for name, keywords in options.items():
+        command.add_argument(f"--{name}", **keywords)
+    fields = command.add_argument_group("fields of the experiment", "each overrides the profile's key of the same name")
+    for name, field in Experiment.model_fields.items():
+        several = {"temperatures": dict(nargs="+"), "control_temperatures": dict(nargs="*")}.get(name, {})
+        fields.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=field.description, **several)
+    flags = [*Experiment.model_fields, *options, "profile", "out", "dry-run", "help"]
+    args = command.parse_args(_joined(sys.argv[1:] if argv is None else argv, flags))
+    found = find_profile(args.profile)
+    values = read_profile(found)
+    for name in Experiment.model_fields.keys() & vars(args).keys():
+        given = getattr(args, name)
+        several = isinstance(given, list)
+        values[name] = [_flag_value(name, item) for item in given] if several else _flag_value(name, given)
+        delattr(args, name)
+    return build(values | fields_of(args, values)), args.out or REPOSITORY / "runs" / found.stem, args

@@ -1,0 +1,283 @@
+"""Profiles, flags, and every wrong value refused by name."""
+
+import math
+import sys
+
+import pytest
+from conftest import run
+
+from llm.machine.processes import UsageError
+from llm.settings import config
+from llm.settings.experiment import Experiment
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "cpu", "paper"])
+def test_every_profile_is_complete(name):
+    assert set(config.load(name).to_dict()) == set(Experiment.model_fields)
+
+
+def test_render_is_a_profile_of_the_same_experiment(tmp_path, smoke):
+    path = tmp_path / "copy.yaml"
+    path.write_text(config.render(smoke))
+    assert config.load(str(path)) == smoke
+
+
+def test_paper_profile_has_the_papers_numbers():
+    paper = config.load("paper")
+    assert (paper.num_train, paper.num_validation, paper.num_test) == (10_000_000, 100_000, 100_000)
+    assert paper.temperatures == (0.8, 0.875, 0.95, 1.0)
+    assert (paper.max_length, paper.batch_size, paper.num_seeds, paper.teacher_epochs) == (512, 256, 5, 5)
+    assert (paper.learning_rate, paper.adam_beta1, paper.adam_beta2, paper.max_grad_norm) == (5e-4, 0.9, 0.95, 1.0)
+    assert (paper.warmup_fraction, paper.decay_fraction) == (0.01, 0.2)
+
+
+@pytest.mark.parametrize(("given", "value"), [("true", True), ("false", False)])
+def test_a_flag_says_whether_the_truth_has_students(given, value):
+    assert config.load("cpu").students_of_truth is False
+    assert config.parse("", ["--students_of_truth", given])[0].students_of_truth is value
+
+
+def test_a_flag_overrides_the_profile():
+    flags = ["--profile", "smoke", "--learning_rate", "1e-3", "--temperatures", "0.5", "1", "--vocab_size", "null"]
+    experiment, root, _ = config.parse("", flags)
+    assert experiment.learning_rate == 1e-3
+    assert experiment.temperatures == (0.5, 1.0)
+    assert experiment.vocab_size is None
+    assert root.name == "smoke"
+
+
+@pytest.mark.parametrize("text", ["the cat # hash", "the ", " - a", "-a", "--a", "a\nb", "yes", "123", "null", "é"])
+def test_text_is_taken_as_it_is_typed(text):
+    for flags in (["--prompt", text], [f"--prompt={text}"]):
+        experiment, root, _ = config.parse("", ["--profile", "smoke", *flags, "--out", "/here"])
+        assert (experiment.prompt, str(root)) == (text, "/here")
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"), [("[1, 2]", (1, 2)), ('["[INST] a"]', ("[INST] a",)), ("[[1], [2]]", ((1,), (2,)))]
+)
+def test_a_list_is_one_in_brackets(text, prompt):
+    assert config.parse("", ["--profile", "smoke", "--prompt", text])[0].prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--prompt", "--out", "/x"], "--prompt: expected one argument"),
+        (["--prompt", "[INST] a"], "a text that begins with a bracket"),
+        (["--prompt", "\udcff"], "not in UTF-8"),
+        (["--student", "{a: 1, a: 2}"], "student"),
+    ],
+)
+def test_text_that_is_none_is_refused(flags, told):
+    with pytest.raises(UsageError, match=told):
+        config.parse("", ["--profile", "smoke", *flags])
+
+
+@pytest.mark.parametrize("value", [123, True, 1.5])
+def test_a_profiles_text_that_yaml_takes_for_something_else_is_refused_with_a_hint(smoke, value):
+    with pytest.raises(UsageError, match=rf"prompt is {value}: .*; as text, in quotes: '{value}'"):
+        smoke.with_values(prompt=value)
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("seed: 1\nteacher: {a: 1}\nseed: 2\n")
+    with pytest.raises(UsageError, match=r"twice\.yaml .* 'seed' is given twice, in lines 1 and 3"):
+        config.read_profile(path)
+
+
+def test_a_profile_is_utf_8_whatever_the_locale(tmp_path, smoke):
+    path = tmp_path / "accents.yaml"
+    path.write_bytes(f"{config.render(smoke)}\n".replace("[0]", "élève").encode())
+    code = f"from llm.settings import config; print(ascii(config.load({str(path)!r}).prompt))"
+    done = run(sys.executable, "-X", "utf8=0", "-c", code, LC_ALL="C", PYTHONCOERCECLOCALE="0")
+    assert done.stdout.strip() == ascii("élève"), done.stderr
+    path.write_bytes("prompt: élève".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"accents\.yaml is no YAML in UTF-8"):
+        config.read_profile(path)
+
+
+def test_a_profile_file_of_ones_own(tmp_path, smoke):
+    path = tmp_path / "mine.yaml"
+    path.write_text(config.render(smoke.with_values(seed=7)))
+    experiment, root, _ = config.parse("", ["--profile", str(path)])
+    assert experiment.seed == 7
+    assert root.name == "mine"
+
+
+def test_an_experiment_does_not_change(smoke):
+    with pytest.raises(ValueError, match="frozen"):
+        smoke.seed = 1
+    assert smoke.with_values(seed=1).seed == 1 and smoke.seed == 0
+
+
+WRONG = {
+    "control_temperatures": [[0.8, 0], [math.nan], ["warm"], 0.8, [0.8, 0.8]],
+    "temperatures": [[0.8, 0], [-1.0], [1e-50], [math.nan], [math.inf], ["warm"], [], 0.8, [0.8, 0.8]],
+    "num_train": [0, 10.5, True],
+    "num_test": [1],
+    "max_length": [1],
+    "vocab_size": [1, "many"],
+    "prompt": ["", [], [-1], 5, ["The", 1], ["The", ""], [[1], []], [[1], [-1]]],
+    "seed": [-1, None],
+    "learning_rate": [0, "nan", "quick"],
+    "adam_beta1": [1.0],
+    "adam_beta2": [-0.1],
+    "weight_decay": [-1],
+    "max_grad_norm": [0],
+    "warmup_fraction": [1.5],
+    "decay_fraction": [-0.2],
+    "training_dtype": ["float16"],
+    "sampling_dtype": ["int8"],
+    "sampler": ["theirs"],
+    "tracker": ["notebook"],
+    "students_of_truth": [1, "maybe", None],
+    "batch_size": [0],
+    "teacher": [{}],
+    "ground_truth": [3],
+    "gradient_checkpointing": [1],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in WRONG for value in WRONG[name]])
+def test_a_wrong_value_is_refused_by_name_and_in_one_line(smoke, name, value):
+    with pytest.raises(UsageError, match=rf"^{name} [^\n]*$"):
+        smoke.with_values(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("The", ("The",)),
+        ([1, 2], ((1, 2),)),
+        (["The", "A"], ("The", "A")),
+        ([[1, 2], [3]], ((1, 2), (3,))),
+        ([[1, 2]], ((1, 2),)),
+    ],
+)
+def test_one_prompt_or_several(smoke, prompt, prompts):
+    experiment = smoke.with_values(prompt=prompt)
+    assert experiment.prompts == prompts
+    assert config.build(experiment.to_dict()) == experiment
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"temprature": 1.0}, "unknown key 'temprature'"),
+        ({"warmup_fraction": 0.6, "decay_fraction": 0.6}, "warmup_fraction"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_is_refused(smoke, change, told):
+    with pytest.raises(UsageError, match=told):
+        smoke.with_values(**change)
+
+
+FORWARD = {"loss": "kl_teacher_student", "prefixes": "ground_truth", "temperature": 0.8}
+MIXED, SKEWED = FORWARD | {"loss": "jensen_shannon"}, FORWARD | {"loss": "skewed_kl_student_teacher"}
+CUT, SAMPLED = FORWARD | {"loss": "top_k", "k": 5}, FORWARD | {"loss": "sampled", "m": 2}
+STUDENTS = [FORWARD, MIXED | {"beta": 0.25}, SKEWED | {"lambda": 0.1}, CUT, CUT | {"loss": "top_k_tail"}, SAMPLED]
+STUDENTS += [FORWARD | {"prefixes": "student", "temperature": 3.0}, SAMPLED | {"prefixes": "teacher"}]
+STUDENTS += [FORWARD | {"loss": "kl_student_teacher", "hard_weight": 0.25}]
+
+
+def test_students_are_a_profile_of_the_same_students(tmp_path, smoke):
+    experiment = smoke.with_values(students=STUDENTS)
+    assert experiment.to_dict()["students"] == STUDENTS and len(experiment.students) == len(STUDENTS)
+    assert config.build(experiment.to_dict()) == experiment != smoke
+    path = tmp_path / "mine.yaml"
+    path.write_text(config.render(experiment))
+    assert config.load(str(path)) == experiment
+
+
+def test_students_are_given_as_a_flag(smoke):
+    flag = "[{loss: kl_teacher_student, prefixes: ground_truth, temperature: 0.8}]"
+    for flags in (["--students", flag], [f"--students={flag}"]):
+        assert config.parse("", ["--profile", "smoke", *flags])[0] == smoke.with_values(students=[FORWARD])
+
+
+@pytest.mark.parametrize(
+    ("student", "told"),
+    [
+        (
+            FORWARD | {"loss": "cross_entropy"},
+            r"students\[0\]\.loss is 'cross_entropy': it must be 'hard', 'kl_teacher_",
+        ),
+        (FORWARD | {"loss": "hard"}, r"students\[0\]: hard is not to be listed"),
+        (
+            FORWARD | {"prefixes": "student", "hard_weight": 0.1},
+            r"students\[0\]: hard_weight on a student's own prefixes",
+        ),
+        (FORWARD | {"hard_weight": 1}, r"students\[0\]\.hard_weight is 1: it must be less than 1"),
+        (
+            FORWARD | {"hard_weight": -0.1},
+            r"students\[0\]\.hard_weight is -0\.1: it must be greater than or equal to 0",
+        ),
+        (MIXED | {"beta": 0}, r"students\[0\]\.beta is 0: it must be greater than 0"),
+        (MIXED | {"beta": 1}, r"students\[0\]\.beta is 1: it must be less than 1"),
+        (MIXED | {"beta": 1.5}, r"students\[0\]\.beta is 1\.5: it must be less than 1"),
+        (SKEWED | {"lambda": 0}, r"students\[0\]\.lambda is 0: it must be greater than 0"),
+        (SKEWED | {"lambda": 1}, r"students\[0\]\.lambda is 1: it must be less than 1"),
+        (CUT | {"k": 0}, r"students\[0\]\.k is 0: it must be greater than or equal to 1"),
+        (CUT | {"k": 2.5}, r"students\[0\]\.k is 2\.5: it must be a valid integer"),
+        (CUT | {"k": 41}, r"students\[0\]\.k is 41: it must be at most the vocabulary's 40 ids"),
+        (SAMPLED | {"m": 0}, r"students\[0\]\.m is 0: it must be greater than or equal to 1"),
+        (MIXED, r"students\[0\]: jensen_shannon needs beta"),
+        (SKEWED, r"students\[0\]: skewed_kl_student_teacher needs lambda"),
+        (FORWARD | {"loss": "top_k_tail"}, r"students\[0\]: top_k_tail needs k"),
+        (FORWARD | {"loss": "sampled"}, r"students\[0\]: sampled needs m"),
+        (FORWARD | {"k": 3}, r"students\[0\]: kl_teacher_student has no k"),
+        (MIXED | {"beta": 0.5, "lambda": 0.5}, r"students\[0\]: jensen_shannon has no lambda"),
+        (
+            FORWARD | {"prefixes": "teacher", "temperature": 0.7},
+            r"students\[0\]\.temperature is 0\.7: the teacher's samples",
+        ),
+        (
+            FORWARD | {"prefixes": "p"},
+            r"students\[0\]\.prefixes is 'p': it must be 'ground_truth', 'teacher' or 'student'",
+        ),
+        (FORWARD | {"temperature": "warm"}, r"students\[0\]\.temperature is 'warm': it must be a valid number"),
+        (FORWARD | {"temperature": 0}, r"students\[0\]\.temperature is 0: it must be at least 1e-30"),
+        (
+            FORWARD | {"tau": 1},
+            r"unknown key 'students\[0\]\.tau': the keys are loss, prefixes, temperature, beta, lambda",
+        ),
+        ({"loss": "kl_teacher_student", "prefixes": "student"}, r"students\[0\]\.temperature is not set"),
+        ("kl_teacher_student", r"students\[0\] is 'kl_teacher_student': it must be an object"),
+    ],
+)
+def test_what_is_no_student_is_refused_in_one_line_with_its_place(smoke, student, told):
+    with pytest.raises(UsageError, match=rf"^{told}[^\n]*$"):
+        smoke.with_values(students=[student], vocab_size=40)
+    with pytest.raises(UsageError, match=rf"^{told.replace('0', '1', 1)}[^\n]*$"):  # the second of two
+        smoke.with_values(students=[SAMPLED, student], vocab_size=40)
+
+
+def test_a_student_is_listed_once(smoke):
+    for second in (FORWARD, FORWARD | {"hard_weight": 0, "temperature": 0.8}):
+        with pytest.raises(
+            UsageError, match=r"^students has student_kl_teacher_student_on_ground_truth_tau0\.80 twice$"
+        ):
+            smoke.with_values(students=[FORWARD, SAMPLED, second])
+
+
+@pytest.mark.parametrize("value", [FORWARD, 5, None, "kl_teacher_student"])
+def test_students_that_are_no_list_are_refused_by_name(smoke, value):
+    with pytest.raises(UsageError, match=r"^students is [^\n]*$"):
+        smoke.with_values(students=value)
+
+
+def test_a_missing_key_is_refused_by_name(smoke):
+    values = smoke.to_dict()
+    del values["batch_size"]
+    with pytest.raises(UsageError, match="batch_size"):
+        config.build(values)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", ""])
+def test_a_profile_that_is_no_mapping(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"bad\.yaml"):
+        config.read_profile(path)
