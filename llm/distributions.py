@@ -1,9 +1,11 @@
-"""The nouns of an experiment: a distribution, the language it is over, a set of its samples.
+"""The nouns of an experiment: a distribution, the language it is over, a set of its samples, the address of a draw.
 
 p* is the ground truth, p' the teacher, p'' a student; each at a temperature. Sample sets are drawn from them:
 D from p*, D'_tau from the teacher at tau.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,3 +148,33 @@ class Samples:
             np.concatenate([part.num_prompt for part in parts]),
             np.concatenate([part.log_prob for part in parts]),
         )
+
+
+# ------------------------------------------------------------------------------------------------- draws
+
+
+def derive_seed(*name: object) -> int:
+    """Return a 63-bit seed made from whatever names a use of randomness, so that no two uses share a stream."""
+    return int.from_bytes(hashlib.sha256(repr(name).encode()).digest()[:8]) >> 1
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The random numbers of one sample set, addressed by a sequence's index.
+
+    Philox is counter-based (Salmon et al., 2011): an index is an address, not a number of draws to skip.
+    """
+
+    key: int
+
+    @classmethod
+    def of(cls, *name: object) -> "Stream":
+        """Return the stream that belongs to a name."""
+        return cls(derive_seed(*name))
+
+    def uniforms(self, indices: Sequence[int], num: int) -> np.ndarray:
+        """Return [len(indices), num] float64 in [0, 1): row i depends on the key and indices[i] alone."""
+        return np.stack([self._generator(index).random(num) for index in indices])
+
+    def _generator(self, index: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, index, 0]))

@@ -7,13 +7,11 @@ temperatures, seeds or test sequences: what is missing is made, and what is ther
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER, Distribution, SampleSet, student_name, truth_student_name
 from llm.settings.experiment import Experiment
 from llm.settings.students import Student
-from llm.store.paths import Paths
 
 TRUTH = Distribution(GROUND_TRUTH)
 SPLITS = {"train": "num_train", "validation": "num_validation", "test": "num_test"}  # of p*, and the field of its size
@@ -78,21 +76,6 @@ class Work:
     def grows_with(self) -> str | None:
         """The field that may become larger: a set keeps the sequences it has, and the others are added."""
         return {**SPLITS, SECOND: "num_train"}[self.data.split] if self.kind == "sample" else None
-
-    def path(self, paths: Paths) -> Path:
-        """Return what it makes: a directory, or the file of a selection."""
-        match self.kind:
-            case "prepare":
-                return paths.ground_truth
-            case "sample":
-                return paths.samples(self.data)
-            case "train":
-                return paths.checkpoints(self.by)
-            case "select":
-                return paths.selection(self.by)
-            case "keep":
-                return paths.kept(self.by)
-        return paths.scores(self.data, self.by)
 
     def made_with(self, experiment: Experiment) -> dict[str, Any]:
         """Return the values of its fields, for the record of what it makes."""

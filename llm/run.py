@@ -1,10 +1,8 @@
 """A run: an experiment, the directory that it is kept in, and which of its works are there."""
 
-import json
-import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from llm import pipeline
 from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
 from llm.machine import processes
 from llm.machine.processes import UsageError, say
-from llm.machine.progress import bar
 from llm.pipeline import SELECT, TRAIN, TRUTH, Work, works
 from llm.settings import config
 from llm.settings.experiment import Experiment, build
@@ -25,6 +22,7 @@ from llm.store.mapped import mapped
 from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
+from llm.store.timings import timed
 
 LAYOUT = 6  # of a run's directory: raised whenever an older one cannot be gone on with
 
@@ -182,6 +180,21 @@ class Run:
         found = self.sample_files(sample_set)
         return files.sha256(found.manifest_path) if found.manifest() else None
 
+    def path(self, work: Work) -> Path:
+        """Return what a work makes: a directory, or the file of a selection."""
+        match work.kind:
+            case "prepare":
+                return self.paths.ground_truth
+            case "sample":
+                return self.paths.samples(work.data)
+            case "train":
+                return self.paths.checkpoints(work.by)
+            case "select":
+                return self.paths.selection(work.by)
+            case "keep":
+                return self.paths.kept(work.by)
+        return self.paths.scores(work.data, work.by)
+
     def is_marked(self, work: Work) -> bool:
         """Return whether a work's mark of completion is there, without a look at what it marks."""
         match work.kind:
@@ -195,7 +208,7 @@ class Run:
                 return self.selection(work.by) is not None
             case "keep":
                 return self.paths.kept(work.by).is_dir()
-        return work.path(self.paths).is_dir()
+        return self.path(work).is_dir()
 
     # One experiment a directory.
 
@@ -204,7 +217,7 @@ class Run:
         before = self._made_with()
         if before is None:
             return
-        differing = pipeline.differences(before, self.experiment, lambda work: work.path(self.paths).exists())
+        differing = pipeline.differences(before, self.experiment, lambda work: self.path(work).exists())
         if differing:
             raise UsageError(
                 f"{self.paths.root} was made with other settings ({'; '.join(differing)}): "
@@ -259,27 +272,13 @@ class Run:
                 self.keep_settings()
             yield
 
-    @contextmanager
-    def progress(self, kind: str, by: Distribution, what: str, total: int) -> Iterator[tqdm]:
-        """Yield a progress bar of so many tokens; at its end add a line to timings.jsonl of what the work took.
-
-        A line is {"kind": sample, score or train, "model": whose weights, "what": for people, "tokens", "seconds",
-        "threads"}, of the main process. Nothing is decided by it: it is for whoever plans the next run.
-        """
-        with bar(f"{kind} {what}", total) as shown:
-            began = time.perf_counter()
-            yield shown
-        if processes.is_main():
-            import torch
-
-            row = {"kind": kind, "model": by.model, "what": what, "tokens": shown.n - shown.initial}
-            row |= {"seconds": round(time.perf_counter() - began, 3), "threads": torch.get_num_threads()}
-            with files.appending(self.paths.timings) as log:
-                log.write(json.dumps(row) + "\n")
+    def progress(self, kind: str, by: Distribution, what: str, total: int) -> AbstractContextManager[tqdm]:
+        """Return a progress bar of so many tokens that ends with a line in timings.jsonl (llm/store/timings.py)."""
+        return timed(self.paths.timings, kind, by.model, what, total)
 
     def describe(self, work: Work) -> str:
         """Return a line for a dry run: what is done, from what, into what, and whether it is there."""
-        made = f"-> {work.path(self.paths)} ({'there' if self.is_marked(work) else 'to do'})"
+        made = f"-> {self.path(work)} ({'there' if self.is_marked(work) else 'to do'})"
         if work.kind in ("prepare", "keep"):
             return f"{work}: {work.source or self.experiment.ground_truth} {made}"
         number = work.data.num_sequences if work.data else self.experiment.num_train

@@ -10,9 +10,8 @@ whatever batch, process or restart drew it, up to the rounding of the model's ow
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from llm.distributions import Language, Samples
+from llm.distributions import Language, Samples, Stream
 from llm.machine.processes import UsageError
-from llm.randomness import Stream
 
 if TYPE_CHECKING:
     import torch

@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm.distributions import TEACHER, Distribution, Samples
+from llm.distributions import TEACHER, Distribution, Samples, derive_seed
 from llm.likelihood import padded_batch
 from llm.machine import preflight, processes, progress
 from llm.machine.processes import UsageError, say
-from llm.models import ground_truth, loading
+from llm.models import given, ground_truth, loading
 from llm.objectives import distillation
 from llm.objectives.distillation import KeptPrefixes, OwnPrefixes
 from llm.pipeline import Work
-from llm.randomness import derive_seed
 from llm.run import Run, open_run
 from llm.settings.experiment import Experiment
 from llm.store import files, mapped, resume
@@ -38,6 +37,8 @@ from llm.store.resume import TrainingFiles
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+    from torch.optim import AdamW
+    from torch.optim.lr_scheduler import LambdaLR
     from transformers import PreTrainedModel
 
     from llm.engine.next_token import NextTokenLoss
@@ -110,6 +111,22 @@ def gradient(
     return loss
 
 
+def optimiser(model: "PreTrainedModel", experiment: Experiment, num_steps: int) -> "tuple[AdamW, LambdaLR]":
+    """Return AdamW over a model's parameters and its schedule, as the experiment has them."""
+    from llm.engine import training
+
+    e = experiment
+    return training.optimiser_of(
+        model,
+        num_steps,
+        learning_rate=e.learning_rate,
+        betas=(e.adam_beta1, e.adam_beta2),
+        weight_decay=e.weight_decay,
+        warmup_fraction=e.warmup_fraction,
+        decay_fraction=e.decay_fraction,
+    )
+
+
 def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples | None) -> None:
     """Train a model for its epochs; leaves epoch-1/ ..., log.jsonl, and training.json as the mark of completion.
 
@@ -125,10 +142,10 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples | Non
     prefixes = KeptPrefixes(samples) if samples is not None else OwnPrefixes(run, work, model)
     steps_per_epoch = math.ceil(len(prefixes.lengths) / e.batch_size)
     dtype = loading.native_dtype(e.training_dtype, processes.state().device)
-    accelerator = training.accelerator_of(e, dtype, kept.directory)
+    accelerator = training.accelerator_of(e.tracker, dtype, kept.directory)
     processes.main_only(lambda: _forget(run, work))
     training.start_trackers(accelerator, run.paths.root.name, name)
-    adam, schedule = training.optimiser_of(model, e, work.epochs * steps_per_epoch)
+    adam, schedule = optimiser(model, e, work.epochs * steps_per_epoch)
     loss_of, optimizer = accelerator.prepare(distillation.loss_of(run, work, model), adam)
     micro_batch = training.MicroBatchSize(e.micro_batch_size, "training on")
     first, seconds_before, prefixes.drawn = _go_on(kept, steps_per_epoch, model, adam, schedule)
@@ -231,7 +248,7 @@ def complete(run: Run, work: Work) -> None:
     if run.is_trained(work):
         say(f"complete: {work.by} is trained")
         return processes.main_only(kept.remove_states)
-    model = loading.initial(run, work.by)
+    model = given.initial(run, work.by)
     weights = 4 * model.num_parameters()
     # A state has the weights and two moments; one more is written before the oldest goes.
     num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
@@ -252,7 +269,7 @@ def admit(run: Run, works: list[Work]) -> None:
         from llm.models import admission
 
         first = todo[0].by
-        model = loading.initial(run, first).to(processes.state().device)
+        model = given.initial(run, first).to(processes.state().device)
         admit = admission.admit if run.start(first) else admission.admit_trainable
         admit(model, first.role, run.language.vocab_size, run.experiment.max_length)
 

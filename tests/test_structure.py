@@ -10,7 +10,7 @@ from llm.settings.config import REPOSITORY
 
 # What stands at the top of llm/, in order: a module imports what stands on an earlier line, or is in its own room.
 ORDER = (
-    ("machine", "distributions", "randomness", "intervals"),
+    ("machine", "distributions", "intervals"),
     ("settings", "store", "metrics"),
     ("engine", "pipeline"),
     ("run", "sampling", "likelihood"),

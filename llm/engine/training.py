@@ -6,24 +6,25 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, get_wsd_schedule
 
 from llm.distributions import Distribution
 from llm.machine import processes
 from llm.machine.memory import BatchSize, is_out_of_memory
 from llm.machine.processes import UsageError
-from llm.settings.experiment import Experiment
 
 
-def accelerator_of(experiment: Experiment, dtype: torch.dtype, directory: Path) -> Accelerator:
-    """Return the accelerator of this run's processes. dtype: of forward passes.
+def accelerator_of(tracker: str, dtype: torch.dtype, directory: Path) -> Accelerator:
+    """Return the accelerator of this run's processes. tracker: its name, or none.  dtype: of forward passes.
 
     UsageError where a process would hold only a part of the model, since one writes checkpoints and states.
     """
     accelerator = Accelerator(
         cpu=processes.use_cpu(),
         mixed_precision="bf16" if dtype == torch.bfloat16 else "no",
-        log_with=None if experiment.tracker == "none" else experiment.tracker,
+        log_with=None if tracker == "none" else tracker,
         project_dir=directory,
     )
     if accelerator.distributed_type not in ("NO", "MULTI_CPU", "MULTI_GPU"):
@@ -46,26 +47,32 @@ def finish_trackers(accelerator: Accelerator) -> None:
         tracker.finish()
 
 
-def optimiser_of(model: PreTrainedModel, experiment: Experiment, num_steps: int):
+def optimiser_of(
+    model: PreTrainedModel,
+    num_steps: int,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    warmup_fraction: float,
+    decay_fraction: float,
+) -> tuple[AdamW, LambdaLR]:
     """Return AdamW over a model's parameters, and its schedule: warm-up, stable, linear decay to 0 (WSD).
 
     The schedule is to be stepped once an optimiser step by every process; accelerate, given it, would step it once for
     each process.
     """
-    e = experiment
-    adam = torch.optim.AdamW(
-        model.parameters(), e.learning_rate, (e.adam_beta1, e.adam_beta2), weight_decay=e.weight_decay, fused=True
-    )
-    num_warmup = math.ceil(e.warmup_fraction * num_steps)
-    num_decay = min(math.ceil(e.decay_fraction * num_steps), num_steps - num_warmup)
+    adam = AdamW(model.parameters(), learning_rate, betas, weight_decay=weight_decay, fused=True)
+    num_warmup = math.ceil(warmup_fraction * num_steps)
+    num_decay = min(math.ceil(decay_fraction * num_steps), num_steps - num_warmup)
     return adam, get_wsd_schedule(adam, num_warmup, num_decay, num_steps, decay_type="linear")
 
 
-def configure(model: PreTrainedModel, experiment: Experiment) -> None:
-    """Have a model compute as the experiment wants it; after its loss has tried it, which picks rows by value."""
-    if experiment.gradient_checkpointing:
+def configure(model: PreTrainedModel, checkpointing: bool, compiled: bool) -> None:
+    """Have a model compute activations twice, or compile it; after its loss has tried it, which picks rows by value."""
+    if checkpointing:
         model.activation_checkpointing_enable()
-    if experiment.torch_compile:
+    if compiled:
         model.base_model.compile(dynamic=True)  # in place, and for every length at once
 
 

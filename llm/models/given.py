@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm.distributions import Distribution, derive_seed
 from llm.machine import preflight, processes
 from llm.machine.libraries import told
 from llm.machine.processes import UsageError, say
@@ -55,6 +56,16 @@ def restrict(model: "PreTrainedModel", vocab_size: int) -> None:
     for each in (model.config, model.config.get_text_config(), model.generation_config):
         if (getattr(each, "pad_token_id", None) or 0) >= vocab_size:
             each.pad_token_id = None  # an embedding of fewer ids could not be made with it
+
+
+def initial(run: Run, model: Distribution) -> "PreTrainedModel":
+    """Return a model in float32 as its training starts: all students of a seed start from the same weights."""
+    if (start := run.start(model)) is not None:
+        import torch
+
+        return loading.load(start, torch.float32, torch.device("cpu"))
+    seed = derive_seed(run.experiment.seed, "weights", model.role, model.seed)
+    return loading.build(getattr(run.experiment, model.role), model.role, run.language, seed)
 
 
 # --------------------------------------------------------------------------------------------- the same ids

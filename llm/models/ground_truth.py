@@ -5,12 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm.distributions import Language
+from llm.distributions import Language, derive_seed
 from llm.machine import preflight, processes
 from llm.machine.processes import UsageError, say
 from llm.models import given, loading, sources
 from llm.models.language import check_prompt, language_of, tokens
-from llm.randomness import derive_seed
 from llm.run import Run
 from llm.settings import config, students
 from llm.settings.experiment import Experiment

@@ -10,13 +10,11 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llm.distributions import Distribution, Language
+from llm.distributions import Language
 from llm.machine import preflight
 from llm.machine.libraries import told
 from llm.machine.processes import UsageError
 from llm.models import sources
-from llm.randomness import derive_seed
-from llm.run import Run
 from llm.store.files import broken_seal
 
 if TYPE_CHECKING:
@@ -129,16 +127,6 @@ def refuse_not_causal(fields: dict, role: str) -> None:
     if (model_type := fields.get("model_type")) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         own = ", and code that comes with a model is never run" if "auto_map" in fields else ""
         raise UsageError(f"{role}: transformers has no causal language model of model_type {model_type!r}{own}")
-
-
-def initial(run: Run, model: Distribution) -> "PreTrainedModel":
-    """Return a model in float32 as its training starts: all students of a seed start from the same weights."""
-    if (start := run.start(model)) is not None:
-        import torch
-
-        return load(start, torch.float32, torch.device("cpu"))
-    seed = derive_seed(run.experiment.seed, "weights", model.role, model.seed)
-    return build(getattr(run.experiment, model.role), model.role, run.language, seed)
 
 
 def refuse_damaged(directory: Path) -> None:

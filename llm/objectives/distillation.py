@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm.distributions import TEACHER, Distribution, Samples
+from llm.distributions import TEACHER, Distribution, Samples, Stream
 from llm.machine import processes
 from llm.models import loading
 from llm.pipeline import Work
-from llm.randomness import Stream
 from llm.run import Run
 from llm.sampling import FEWEST, sample
 from llm.settings.students import Student
@@ -66,7 +65,7 @@ def loss_of(run: Run, work: Work, model: "PreTrainedModel") -> "NextTokenLoss":
     else:
         teacher = loading.load(run.weights(Distribution(TEACHER, work.by.seed)), model.dtype, processes.state().device)
         loss = SoftLabelLoss(model, teacher, work.student.temperature, partial(row_loss, work.student))
-    training.configure(model, run.experiment)
+    training.configure(model, run.experiment.gradient_checkpointing, run.experiment.torch_compile)
     return loss
 
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from llm.distributions import Samples, SampleSet
+from llm.distributions import Samples, SampleSet, Stream
 from llm.likelihood import log_likelihood, refuse_gaps
 from llm.machine import preflight, processes
 from llm.machine.processes import UsageError, say
 from llm.models import loading
 from llm.pipeline import Work
-from llm.randomness import Stream
 from llm.run import Run
 from llm.samplers import vllm_process
 from llm.sampling import FEWEST, sample

@@ -29,10 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm.distributions import Language, Samples
+from llm.distributions import Language, Samples, derive_seed
 from llm.machine.libraries import told
 from llm.machine.processes import UsageError, run_entry
-from llm.randomness import derive_seed
 from llm.store.samples import SampleFiles
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet
+from llm.distributions import TEACHER, Distribution, Language, Samples, SampleSet, derive_seed
 from llm.machine import processes, progress
 from llm.machine.processes import UsageError
 from llm.models import ground_truth, loading
 from llm.pipeline import TRAIN, TRUTH, Work
-from llm.randomness import derive_seed
 from llm.run import Run
 from llm.settings import config, yaml_text
 from llm.settings.config import REPOSITORY

@@ -16,19 +16,18 @@ from functools import partial
 import numpy as np
 import torch
 
-from llm.distributions import Distribution, Samples
+from llm.distributions import Distribution, Samples, Stream
 from llm.engine.next_token import IGNORED, ROWS, NextTokenDistributions, NextTokenLoss
-from llm.engine.training import optimiser_of
 from llm.likelihood import padded_batch
 from llm.machine import processes
 from llm.models import loading
 from llm.objectives import distillation
 from llm.objectives.soft_labels import SoftLabelLoss
-from llm.randomness import Stream
 from llm.sampling import sample
 from llm.settings import config
 from llm.settings.experiment import Experiment
 from llm.settings.students import PARAMETERS, Student
+from llm.train import optimiser
 from scripts.benchmarks import common
 from scripts.benchmarks.common import interleaved, ratio, timed
 
@@ -64,7 +63,7 @@ class Bench:
         self.ids, self.targets = (t.to(device) for t in padded_batch(self.samples, np.arange(batch_size)))
         numbers = np.random.default_rng(1).random((int((self.targets != IGNORED).sum()), VALUES["m"]))
         self.uniforms = torch.from_numpy(numbers).to(device)
-        self.language, self.adam = language, optimiser_of(self.student, experiment, 10**6)[0]
+        self.language, self.adam = language, optimiser(self.student, experiment, 10**6)[0]
 
     def step(self, way: str) -> None:
         """Do the optimiser steps of a way."""

@@ -13,9 +13,8 @@ length is about a quarter of that. Rates are of useful tokens: what a finished s
 import numpy as np
 import torch
 
-from llm.distributions import Language, Samples
+from llm.distributions import Language, Samples, Stream
 from llm.machine.processes import run_entry
-from llm.randomness import Stream
 from llm.sampling import sample
 from llm.settings import config
 from scripts.benchmarks import common

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from llm import likelihood
-from llm.distributions import Samples
+from llm.distributions import Samples, Stream
 from llm.machine import progress
 from llm.machine.processes import UsageError, run_entry
-from llm.randomness import Stream
 from llm.sampling import sample
 from llm.settings import config
 from llm.settings.config import REPOSITORY

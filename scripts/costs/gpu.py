@@ -18,13 +18,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples
+from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples, Stream
 from llm.engine.decoding import fitting_batch_size
 from llm.machine import processes
 from llm.machine.processes import UsageError, run_entry
 from llm.models import loading
 from llm.pipeline import TRUTH
-from llm.randomness import Stream
 from llm.results.table import markdown
 from llm.sampling import sample
 from llm.settings import config

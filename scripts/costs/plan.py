@@ -23,6 +23,7 @@ import pandas as pd
 from llm.distributions import ROLES, Distribution
 from llm.machine.processes import UsageError, run_entry
 from llm.pipeline import EVALUATE, LAST, SCRIPTS, TRAIN, TRUTH, Work, works
+from llm.run import Run
 from llm.samplers import vllm_process
 from llm.settings import config
 from llm.settings.experiment import Experiment
@@ -52,9 +53,9 @@ def longest(experiment: Experiment) -> float:
     return experiment.max_length - sum(lengths) / len(lengths)
 
 
-def mean_length(work: Work, paths: Paths) -> float | None:
+def mean_length(run: Run, work: Work) -> float | None:
     """Return the generated tokens a sequence of the set that a work draws; None where there is none yet."""
-    drawn = files.read_record(work.path(paths) / "manifest.json") if work.kind == "sample" else None
+    drawn = files.read_record(run.path(work) / "manifest.json") if work.kind == "sample" else None
     return drawn["num_scored_tokens"] / drawn["num_sequences"] if drawn else None
 
 
@@ -63,13 +64,13 @@ def priced(experiment: Experiment, paths: Paths, length: float | None = None) ->
 
     length: generated tokens of every sequence; None for the mean of the set that is there, or else of the longest.
     """
-    rows = []
+    rows, run = [], Run(experiment, paths)
     for work in works(experiment):
         if work.kind not in PRICED_AS:
             continue
         kind, role = PRICED_AS[work.kind], work.by.role
         number = work.epochs * (work.data.num_sequences if work.data else experiment.num_train)
-        model, mean = geometry(role, experiment, paths), length or mean_length(work, paths) or longest(experiment)
+        model, mean = geometry(role, experiment, paths), length or mean_length(run, work) or longest(experiment)
         row = {"script": work.script, "kind": kind, "role": role, "sequences": number, "length": mean}
         # Of p*'s pass, or of a training, which is what the run's timings name.
         row["within"] = work.kind == "score" and work.by != TRUTH
@@ -78,7 +79,7 @@ def priced(experiment: Experiment, paths: Paths, length: float | None = None) ->
         row |= {
             "tokens": number * mean,
             "disk": 0,
-            "disk_taken": 0 if kind == "score" else files.size(work.path(paths)),
+            "disk_taken": 0 if kind == "score" else files.size(run.path(work)),
         }
         if kind == "train":
             row["disk"] = checkpoint_bytes(model, work.epochs)

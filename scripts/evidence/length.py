@@ -25,7 +25,7 @@ from llm.distributions import DIRECT, TEACHER, Distribution, Language, SampleSet
 from llm.machine import processes
 from llm.machine.processes import UsageError, say
 from llm.metrics import over
-from llm.models import loading
+from llm.models import given
 from llm.pipeline import TRUTH, Work
 from llm.results import scores
 from llm.results.sequences import Sequences
@@ -104,7 +104,7 @@ def complete(first: Run, run: Run, work: Work) -> None:
         say(f"complete: {work.by} is trained for {work.epochs} epochs")
     else:
         say(f"training {work.by} for {work.epochs} epochs")
-        model = loading.initial(run, work.by)
+        model = given.initial(run, work.by)
         train(run, work, model, first.samples(work.data))
     eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
 

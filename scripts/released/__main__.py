@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from llm.distributions import derive_seed
 from llm.eval_perplexity import select
 from llm.likelihood import shared_log_likelihood
 from llm.machine import processes
@@ -26,7 +27,6 @@ from llm.metrics import over
 from llm.models import loading
 from llm.models.language import load_tokenizer
 from llm.pipeline import TRUTH
-from llm.randomness import derive_seed
 from llm.results import scores
 from llm.run import Run
 from llm.settings import config

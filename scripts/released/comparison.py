@@ -13,7 +13,7 @@ from llm.distributions import TEACHER, Distribution, Samples, SampleSet
 from llm.intervals import Estimate
 from llm.machine.processes import say
 from llm.metrics import SequenceEstimate, difference
-from llm.models import loading
+from llm.models import given
 from llm.pipeline import TRUTH, Work
 from llm.results.evaluation import evaluate
 from llm.results.sequences import as_bytes, read_sequences
@@ -82,7 +82,7 @@ def other_teacher(
     """
     work = work_of(kept, "train")
     if not kept.is_trained(work):
-        model = loading.initial(kept, OURS)
+        model = given.initial(kept, OURS)
         initialise(model)
         say(f"training {OURS} in {kept.paths.root}")
         train(kept, work, model, samples)

@@ -19,7 +19,7 @@ import numpy as np
 
 from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples, SampleSet
 from llm.machine.processes import UsageError, run_entry, say
-from llm.models import loading
+from llm.models import given, loading
 from llm.models.language import load_tokenizer
 from llm.pipeline import TRUTH, Work
 from llm.run import Run, open_run
@@ -120,7 +120,7 @@ def export(run: Run, works: list[Work], directory: Path) -> None:
     for seed in sorted({work.by.seed for work in works}):
         teacher = run.weights(Distribution(TEACHER, seed))
         shutil.copytree(teacher, directory / f"teacher/seed{seed}", dirs_exist_ok=True)
-        initial = loading.initial(run, Distribution(DIRECT, seed))
+        initial = given.initial(run, Distribution(DIRECT, seed))
         initial.save_pretrained(directory / f"student/seed{seed}")
         tokenizer.save_pretrained(directory / f"student/seed{seed}")
     for sample_set in dict.fromkeys(work.data for work in works):

@@ -11,14 +11,13 @@ from conftest import enumerate_sequences, exact_log_probabilities, tiny_llama
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llm import expectations
-from llm.distributions import Samples
+from llm.distributions import Samples, Stream
 from llm.engine import next_token
 from llm.engine.next_token import NextTokenDistributions
 from llm.expectations import Scorer, Scores
 from llm.machine import processes
 from llm.machine.processes import UsageError
 from llm.metrics import Scored, cross_entropy
-from llm.randomness import Stream
 from llm.sampling import sample
 
 VOCABULARY, ENDS = 7, (3, 5)

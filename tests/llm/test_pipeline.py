@@ -4,6 +4,7 @@ import pytest
 
 from llm.distributions import Distribution, SampleSet, tau_name
 from llm.pipeline import SCRIPTS, TRUTH, evaluated, models, training_set, works
+from llm.run import Run
 from llm.settings.experiment import Experiment
 from llm.store.paths import Paths
 
@@ -135,9 +136,8 @@ def test_the_controls_alone_are_sampled_at_further_temperatures(smoke):
 
 def test_more_test_sequences_change_the_test_sets_alone(smoke, tmp_path):
     before, after = works(smoke), works(smoke.with_values(num_test=301))
-    assert [(str(work), work.path(Paths(tmp_path))) for work in before] == [
-        (str(work), work.path(Paths(tmp_path))) for work in after
-    ]
+    run = Run(smoke, Paths(tmp_path))
+    assert [(str(work), run.path(work)) for work in before] == [(str(work), run.path(work)) for work in after]
     for one, other in zip(before, after, strict=True):
         of_test = one.data is not None and one.data.split == "test"
         assert (one != other) == of_test and one.made_with(smoke) == other.made_with(smoke)

@@ -19,7 +19,7 @@ def finished(smoke, tmp_path) -> Run:
     """A run as far as its settings go: every work's path is there."""
     run = Run(smoke.with_values(num_seeds=2), Paths(tmp_path))
     for work in works(run.experiment):
-        work.path(run.paths).mkdir(parents=True, exist_ok=True)
+        run.path(work).mkdir(parents=True, exist_ok=True)
     run.keep_settings()
     return run
 
@@ -80,7 +80,7 @@ def test_students_of_the_truth_that_are_there_are_remembered(finished):
         run.keep_settings()
         assert files.read_json(run.paths.config)["students_of_truth"] is True
     for work in works(also.experiment):
-        work.path(also.paths).mkdir(parents=True, exist_ok=True)
+        also.path(work).mkdir(parents=True, exist_ok=True)
     with pytest.raises(UsageError, match="num_train: 2000 there, 2001 here, which train teacher seed 0 on"):
         with_values(also, num_train=2001).refuse_other_settings()
 
@@ -89,7 +89,7 @@ def test_what_no_work_was_made_with_yet_may_change(smoke, tmp_path):
     """Where only p* and its samples are there: the trainings to come, and a larger D."""
     run = Run(smoke, Paths(tmp_path))
     for work in run.works("prepare", "sample", script="run_generate_data.sh"):
-        work.path(run.paths).mkdir(parents=True)
+        run.path(work).mkdir(parents=True)
     run.keep_settings()
     with_values(run, learning_rate=0.1, student_epochs=7, num_train=2001, num_validation=301).keep_settings()
     kept = files.read_json(run.paths.config)
@@ -153,7 +153,7 @@ def test_what_is_not_there_is_named_with_the_script_that_makes_it(smoke, languag
 def test_a_dry_run_tells_what_is_there(smoke, language, tmp_path):
     run = run_of(smoke.with_values(num_test=2), tmp_path, language)
     work = next(work for work in run.works("sample") if work.data == run.test_set(TRUTH))
-    line = f"sample ground_truth/tau1.00/test: 2 sequences, at most 48 tokens -> {work.path(run.paths)} "
+    line = f"sample ground_truth/tau1.00/test: 2 sequences, at most 48 tokens -> {run.path(work)} "
     assert run.describe(work) == line + "(to do)"
     stored = run.sample_files(work.data)
     stored.write(0, Samples.of([[0, 1], [0, 2]], 1, [-1, -1]), 3)

@@ -9,10 +9,9 @@ import torch
 from conftest import EOS, enumerate_sequences, exact_log_probabilities, tiny_llama, within
 from scipy.stats import binomtest, chisquare
 
-from llm.distributions import Language
+from llm.distributions import Language, Stream
 from llm.likelihood import log_likelihood
 from llm.machine.processes import UsageError
-from llm.randomness import Stream
 from llm.sampling import draw, sample
 
 MAX_LENGTH = 4

@@ -10,11 +10,10 @@ import pytest
 import torch
 from conftest import work_of
 
-from llm.distributions import Language, Samples
+from llm.distributions import Language, Samples, Stream, derive_seed
 from llm.likelihood import log_likelihood
 from llm.machine.processes import UsageError
 from llm.models import loading
-from llm.randomness import Stream, derive_seed
 from llm.run import Run
 from llm.sampling import sample
 from llm.settings import config

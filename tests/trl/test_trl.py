@@ -15,9 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from llm import pipeline
 from llm.distributions import TEACHER, Distribution, Language
-from llm.engine import training
 from llm.intervals import Estimate
-from llm.models import loading
+from llm.models.given import initial
 from llm.objectives import losses
 from llm.run import Run
 from llm.samplers import sample_sets
@@ -27,6 +26,7 @@ from llm.settings.parts import Part
 from llm.settings.students import Student
 from llm.store import files
 from llm.store.resume import TrainingFiles
+from llm.train import optimiser
 from scripts.trl import comparison, export, train
 
 ROOM = REPOSITORY / "scripts" / "trl"
@@ -88,9 +88,9 @@ def test_models_are_those_of_the_run(run, exported):
     ids = torch.tensor([[0, 1, 0, 2]])
     for place, model in (("ground_truth", tiny_llama(1)), ("teacher/seed0", tiny_llama(2, 0.3))):
         assert torch.equal(AutoModelForCausalLM.from_pretrained(directory / place)(ids).logits, model(ids).logits)
-    initial = loading.initial(run, Distribution(NAMES[0], 0)).state_dict()
+    ours = initial(run, Distribution(NAMES[0], 0)).state_dict()
     given = AutoModelForCausalLM.from_pretrained(directory / students[1]["student"]).state_dict()
-    assert initial.keys() == given.keys() and all(torch.equal(initial[name], given[name]) for name in initial)
+    assert ours.keys() == given.keys() and all(torch.equal(ours[name], given[name]) for name in ours)
 
 
 def test_the_order_is_that_in_which_ours_learn(run, exported, monkeypatch):
@@ -102,7 +102,7 @@ def test_the_order_is_that_in_which_ours_learn(run, exported, monkeypatch):
         asked = []
         monkeypatch.setattr(ours, "gradient", lambda batch, *_, asked=asked: asked.append(batch) or torch.zeros(()))
         work = work_of(run, "train", name)
-        model = loading.initial(run, work.by)
+        model = initial(run, work.by)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         ours.train(run, work, model, run.samples(work.data))
@@ -174,7 +174,7 @@ def test_the_learning_rate_of_each_step_is_ours(run, equal):
     num_steps = given["num_train_epochs"] * num_sequences // given["per_device_train_batch_size"]
     theirs = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], given["learning_rate"])
     schedules = [
-        training.optimiser_of(torch.nn.Linear(1, 1), run.experiment, num_steps)[1],
+        optimiser(torch.nn.Linear(1, 1), run.experiment, num_steps)[1],
         get_scheduler(
             given["lr_scheduler_type"],
             theirs,

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from llm.distributions import Distribution, Language
 from llm.machine import preflight
 from llm.machine.processes import UsageError
-from llm.models import loading
+from llm.models import given, loading
 from llm.settings import config
 from llm.store import files
 
@@ -86,7 +86,7 @@ def test_students_of_a_seed_start_alike_and_as_no_other_does(smoke, tmp_path):
     run = run_of(smoke.with_values(teacher=QWEN2, student=QWEN2), tmp_path, LANGUAGE)
 
     def head(name, seed):
-        return loading.initial(run, Distribution(name, seed)).get_input_embeddings().weight
+        return given.initial(run, Distribution(name, seed)).get_input_embeddings().weight
 
     first = head("student_direct", 0)
     assert torch.equal(head("student_tau0.80", 0), first)

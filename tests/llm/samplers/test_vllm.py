@@ -10,10 +10,9 @@ import pytest
 from conftest import enumerate_sequences, exact_log_probabilities, refusal, run_of, tiny_llama, within
 from scipy.stats import chisquare
 
-from llm.distributions import Distribution, Language, Samples, SampleSet
+from llm.distributions import Distribution, Language, Samples, SampleSet, Stream, derive_seed
 from llm.machine.processes import UsageError
 from llm.pipeline import SECOND, TRUTH
-from llm.randomness import Stream, derive_seed
 from llm.run import Run
 from llm.samplers import sample_sets
 from llm.sampling import sample

@@ -104,7 +104,7 @@ def test_what_a_training_depends_on(smoke):
 def kept(run: Run) -> Run:
     """A run as far as its settings go: every work's path is there."""
     for work in works(run.experiment):
-        work.path(run.paths).mkdir(parents=True, exist_ok=True)
+        run.path(work).mkdir(parents=True, exist_ok=True)
     run.keep_settings()
     return run
 
