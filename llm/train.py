@@ -14,7 +14,7 @@ goes on from its last state, to the weights that it would have had (llm/store/re
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,11 +23,11 @@ import numpy as np
 
 from llm.distributions import TEACHER, Distribution, Samples, derive_seed
 from llm.likelihood import padded_batch
-from llm.machine import preflight, processes, progress
+from llm.machine import preflight, processes
 from llm.machine.processes import UsageError, say
 from llm.models import given, ground_truth, loading
 from llm.objectives import distillation
-from llm.objectives.distillation import KeptPrefixes, OwnPrefixes
+from llm.objectives.batches import Batch, Batches
 from llm.pipeline import Work
 from llm.run import Run, open_run
 from llm.settings.experiment import Experiment
@@ -44,29 +44,6 @@ if TYPE_CHECKING:
     from llm.engine.next_token import NextTokenLoss
 
 
-def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int) -> list[np.ndarray]:
-    """Return the row numbers of each global batch of one epoch: every row once, in an order that only the seed decides.
-
-    A batch is a random draw of rows, sorted by length only inside, so that its micro-batches hold like lengths. Batches
-    of like lengths would be cheaper still, but the loss is a mean over a batch's tokens: the tokens of short sequences
-    would weigh more, and the model would learn to stop too early.
-    """
-    order = np.random.default_rng(seed).permutation(len(lengths))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batch[np.argsort(-lengths[batch], kind="stable")] for batch in batches]
-
-
-def all_batches(lengths: np.ndarray, work: Work, experiment: Experiment) -> Iterator[tuple[int, int, np.ndarray, bool]]:
-    """Yield epoch, step, row numbers of each global batch of a training, and whether it is the last of its epoch."""
-    step = 0
-    for epoch in range(1, work.epochs + 1):
-        seed = derive_seed(experiment.seed, "order", work.by.role, work.by.seed, epoch)
-        batches = epoch_batches(lengths, experiment.batch_size, seed)
-        for k, batch in enumerate(batches, 1):
-            step += 1
-            yield epoch, step, batch, k == len(batches)
-
-
 def micro_batches(batch: np.ndarray, batch_size: int, size: int, num_processes: int) -> list[np.ndarray]:
     """Return a global batch in parts of at most `size` rows, as many for each process, and as many for a short batch.
 
@@ -78,8 +55,7 @@ def micro_batches(batch: np.ndarray, batch_size: int, size: int, num_processes: 
 
 
 def gradient(
-    batch: np.ndarray,
-    samples: Samples,
+    batch: Batch,
     batch_size: int,
     loss_of: "NextTokenLoss",
     draws_of: Callable[[Samples, np.ndarray], list["torch.Tensor"]],
@@ -94,18 +70,19 @@ def gradient(
     """
     import torch
 
-    num_processes, num_tokens = accelerator.num_processes, int(samples.num_scored[batch].sum())
-    parts = micro_batches(batch, batch_size, size, num_processes)
+    num_processes, samples = accelerator.num_processes, batch.samples
+    parts = micro_batches(batch.rows, batch_size, size, num_processes)
     mine = [part for part in parts[accelerator.process_index :: num_processes] if len(part)]
     # A process that a short last batch leaves without a row still takes part in the gradient's reduction.
     weight = num_processes if mine else 0
-    mine = mine or [batch[:1]]
+    mine = mine or [batch.rows[:1]]
     loss = torch.zeros((), device=accelerator.device)
     for part in mine:
         with nullcontext() if part is mine[-1] else accelerator.no_sync(loss_of):
             inputs = (t.to(accelerator.device) for t in (*padded_batch(samples, part), *draws_of(samples, part)))
             nats = loss_of(*inputs).sum()
-            share = weight * nats / num_tokens  # times the number of processes, because their gradients are averaged
+            # Times the number of processes, because their gradients are averaged.
+            share = weight * nats / batch.num_tokens
             accelerator.backward(share)
             loss += share.detach()
     return loss
@@ -139,43 +116,34 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples | Non
 
     e, name = run.experiment, work.by
     kept = TrainingFiles(run.paths.checkpoints(name), run.training_bound(work))
-    prefixes = KeptPrefixes(samples) if samples is not None else OwnPrefixes(run, work, model)
-    steps_per_epoch = math.ceil(len(prefixes.lengths) / e.batch_size)
+    batches = Batches(run, work, model, samples)
     dtype = loading.native_dtype(e.training_dtype, processes.state().device)
     accelerator = training.accelerator_of(e.tracker, dtype, kept.directory)
     processes.main_only(lambda: _forget(run, work))
     training.start_trackers(accelerator, run.paths.root.name, name)
-    adam, schedule = optimiser(model, e, work.epochs * steps_per_epoch)
+    adam, schedule = optimiser(model, e, batches.num_steps)
     loss_of, optimizer = accelerator.prepare(distillation.loss_of(run, work, model), adam)
     micro_batch = training.MicroBatchSize(e.micro_batch_size, "training on")
-    first, seconds_before, prefixes.drawn = _go_on(kept, steps_per_epoch, model, adam, schedule)
+    first, seconds_before = _go_on(kept, batches, model, adam, schedule)
     started = time.perf_counter() - seconds_before
     model.train()
     with (
         kept.logging() as log,
-        run.progress("train", name, str(name), work.epochs * prefixes.most_tokens()) as bar,
+        run.progress("train", name, str(name), batches.most_tokens) as bar,
         processes.stopping_between_steps() as stopped,
     ):
-        for epoch, step, rows, ends_epoch in all_batches(prefixes.lengths, work, e):
-            most = prefixes.most_tokens(rows)
-            if step <= first:
-                bar.update(most)
-                progress.skip(bar)
-                continue
-            samples, batch = prefixes.at(step, rows)
-            batch_tokens = int(samples.num_scored[batch].sum())
-            bar.total -= most - batch_tokens
-            bar.update(batch_tokens)
+        for batch in batches.after(first, bar):
+            step = batch.step
             torch.manual_seed(derive_seed(e.seed, "dropout", name.role, name.seed, step, accelerator.process_index))
             draws_of = partial(distillation.uniforms, run, work, step)
-            this_gradient = partial(gradient, batch, samples, e.batch_size, loss_of, draws_of, accelerator)
+            this_gradient = partial(gradient, batch, e.batch_size, loss_of, draws_of, accelerator)
             share = micro_batch.fit(this_gradient, undo=optimizer.zero_grad)
             # Whichever process is asked to stop, all do after the same step.
             both = torch.stack([share, torch.full_like(share, stopped() is not None)])
             loss, stops = accelerator.reduce(both, "mean").tolist()
             grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), e.max_grad_norm))
-            row = {"step": step, "epoch": epoch, "loss": loss, "grad_norm": grad_norm}
-            row |= {"learning_rate": schedule.get_last_lr()[0], "tokens": batch_tokens}
+            row = {"step": step, "epoch": batch.epoch, "loss": loss, "grad_norm": grad_norm}
+            row |= {"learning_rate": schedule.get_last_lr()[0], "tokens": batch.num_tokens}
             _refuse_not_finite(name, row, kept)
             optimizer.step()
             optimizer.zero_grad()
@@ -183,17 +151,17 @@ def train(run: Run, work: Work, model: "PreTrainedModel", samples: Samples | Non
 
             log.add(row | {"seconds": round(time.perf_counter() - started, 3)})
             accelerator.log(row, step=step)
-            bar.set_postfix(epoch=f"{epoch}/{work.epochs}", loss=f"{loss:.3f}", refresh=False)
-            if ends_epoch:
-                kept.save_epoch(model, epoch)
+            bar.set_postfix(epoch=f"{batch.epoch}/{work.epochs}", loss=f"{loss:.3f}", refresh=False)
+            if batch.ends_epoch:
+                kept.save_epoch(model, batch.epoch)
             if stops or step % e.save_steps == 0:
                 log.sync()
-                kept.save_state(step, model, adam, schedule, time.perf_counter() - started, prefixes.drawn)
+                kept.save_state(step, model, adam, schedule, time.perf_counter() - started, batches.sequences.drawn)
             if stops:
                 raise processes.Stopped(stopped() or signal.SIGTERM)
         log.sync()
     training.finish_trackers(accelerator)
-    numbers = {"num_parameters": model.num_parameters(), "num_steps": step}
+    numbers = {"num_parameters": model.num_parameters(), "num_steps": batches.num_steps}
     numbers |= {"threads": torch.get_num_threads(), "seconds": round(time.perf_counter() - started, 1)}
     processes.main_only(lambda: _finish(run, work, numbers))
     accelerator.wait_for_everyone()
@@ -206,21 +174,20 @@ def _forget(run: Run, work: Work) -> None:
     run.paths.training(work.by).unlink(missing_ok=True)
 
 
-def _go_on(kept: TrainingFiles, steps_per_epoch: int, model, adam, schedule) -> tuple[int, float, Samples | None]:
-    """Restore the newest usable state; return its step, the seconds trained until then, and own prefixes if any.
-
-    Without one: 0, 0 and None.
-    """
+def _go_on(kept: TrainingFiles, batches: Batches, model, adam, schedule) -> tuple[int, float]:
+    """Restore the newest usable state; return its step and the seconds trained until then, or 0 and 0 without one."""
+    first, seconds = 0, 0.0
     with processes.state().main_process_first():  # the main one says what it skips, and shortens the log
-        state = kept.usable_state(steps_per_epoch)
-        first = resume.step_of(state) if state else 0
-        seconds, prefixes = resume.restore(state, model, adam, schedule) if state else (0.0, None)
+        state = kept.usable_state(batches.steps_per_epoch)
+        if state:
+            first = resume.step_of(state)
+            seconds, batches.sequences.drawn = resume.restore(state, model, adam, schedule)
         if processes.is_main():
             kept.shorten_log(first)
             kept.remove_states_after(first)
     if state:
         say(f"going on from {state}")
-    return first, seconds, prefixes
+    return first, seconds
 
 
 def _refuse_not_finite(name: Distribution, row: dict, kept: TrainingFiles) -> None:

@@ -20,6 +20,18 @@ BLOCK = LinearCrossEntropyOptions(batch_chunk_size=ROWS, acc_policy="accurate")
 LARGE = 100.0  # a logit that would show a cap
 
 
+def scored_states(model: PreTrainedModel, ids: torch.Tensor, scored: torch.Tensor, has_plain_head: bool):
+    """ids [b, T], scored [b, T - 1] -> a row for each of the n scored places: what the head is applied to, [n, width].
+
+    Of a model whose logits are not linear in its last hidden state: the logits, [n, V].
+    """
+    if has_plain_head:
+        every_place = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    else:
+        every_place = model(input_ids=ids, use_cache=False).logits
+    return every_place[:, :-1][scored]
+
+
 class NextTokenLoss(torch.nn.Module):
     """A causal language model at a temperature together with its loss, so that a wrapper of models (DDP) wraps both."""
 
@@ -36,11 +48,10 @@ class NextTokenLoss(torch.nn.Module):
         """
         scored = targets != IGNORED
         wanted = targets[scored]
+        states = scored_states(self.model, ids, scored, self.has_plain_head)
         if not self.has_plain_head:
-            logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1][scored]
-            return cross_entropy(logits.float() / self.temperature, wanted, reduction="none")
-        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][scored]
-        head = self.model.get_output_embeddings()
+            return cross_entropy(states.float() / self.temperature, wanted, reduction="none")
+        head, hidden = self.model.get_output_embeddings(), states
         weight, bias = head.weight, head.bias
         if self.temperature != 1:  # the logits are linear in these two
             hidden, bias = hidden / self.temperature, None if bias is None else bias / self.temperature
@@ -58,13 +69,8 @@ class NextTokenDistributions:
         self.has_plain_head = _has_plain_head(model)
 
     def states(self, ids: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
-        """ids [b, T], scored [b, T - 1] -> what `log_probs` is computed from, a row for each of the n scored places.
-
-        The last hidden state; of a model whose logits are not linear in it, the logits.
-        """
-        if not self.has_plain_head:
-            return self.model(input_ids=ids, use_cache=False).logits[:, :-1][scored]
-        return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][scored]
+        """ids [b, T], scored [b, T - 1] -> what `log_probs` is computed from, a row for each of the n scored places."""
+        return scored_states(self.model, ids, scored, self.has_plain_head)
 
     def logits(self, states: torch.Tensor, temperature: float) -> torch.Tensor:
         """Return logits / temperature [n, V] float32 of some of these rows, at most ROWS at a time."""

@@ -1,7 +1,4 @@
-"""What a student with another loss than its data's likelihood learns from: the teacher's distributions, its own draws.
-
-Prefixes are data: those that a student draws for itself are drawn as any sample is, and no gradient goes through it.
-"""
+"""The loss of a training: of the ids alone, or of a student that learns from the teacher's next-token distributions."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +10,6 @@ from llm.machine import processes
 from llm.models import loading
 from llm.pipeline import Work
 from llm.run import Run
-from llm.sampling import FEWEST, sample
 from llm.settings.students import Student
 
 if TYPE_CHECKING:
@@ -83,68 +79,3 @@ def uniforms(run: Run, work: Work, step: int, samples: Samples, rows: np.ndarray
     drawn_with = stream.uniforms(rows.tolist(), int(numbers.max()) * m)
     each = [found[: number * m].reshape(-1, m) for found, number in zip(drawn_with, numbers, strict=True)]
     return [torch.from_numpy(np.concatenate(each))]
-
-
-class KeptPrefixes:
-    """Sequences that a training goes through as they are.
-
-    lengths: [n] tokens a sequence, prompt included.  drawn: what a state must keep of them, which is nothing.
-    """
-
-    def __init__(self, samples: Samples):
-        self.samples, self.lengths, self.drawn = samples, samples.lengths, None
-
-    def most_tokens(self, rows: np.ndarray | None = None) -> int:
-        """Return at most how many tokens of some rows, or of all, are scored."""
-        return int(self.samples.num_scored[slice(None) if rows is None else rows].sum())
-
-    def at(self, step: int, rows: np.ndarray) -> tuple[Samples, np.ndarray]:
-        """Return sequences, and which of them are the batch of a step, longest first."""
-        return self.samples, rows
-
-
-class OwnPrefixes:
-    """Sequences of a student as it learns, drawn anew every `own_prefix_steps` steps; an epoch has as many as D.
-
-    They are drawn at temperature 1 and in float32, at addresses of their own; every process of a run draws them all.
-    lengths: [n], the longest possible.  drawn: those of now, which a state keeps, since their weights go on.
-    """
-
-    def __init__(self, run: Run, work: Work, model: "PreTrainedModel"):
-        self.run, self.work, self.model = run, work, model
-        self.lengths = np.full(run.experiment.num_train, run.experiment.max_length)
-        self.drawn: Samples | None = None
-
-    def most_tokens(self, rows: np.ndarray | None = None) -> int:
-        """Return at most how many tokens of some rows, or of all, are scored."""
-        prompt = min(map(len, self.run.language.prompts))
-        return (len(self.lengths) if rows is None else len(rows)) * (self.run.experiment.max_length - prompt)
-
-    def at(self, step: int, rows: np.ndarray) -> tuple[Samples, np.ndarray]:
-        """Return sequences, and which of them are the batch of a step (the first is 1), longest first."""
-        e = self.run.experiment
-        place = (step - 1) % e.own_prefix_steps
-        if place == 0:
-            self.drawn = self._draw(step)
-        mine = place * e.batch_size + np.arange(len(rows))
-        return self.drawn, mine[np.argsort(-self.drawn.lengths[mine], kind="stable")]
-
-    def _draw(self, step: int) -> Samples:
-        from llm.engine.decoding import fitting_batch_size
-        from llm.machine.memory import BatchSize
-
-        e = self.run.experiment
-        draw = partial(
-            sample,
-            self.model,
-            self.run.language,
-            range(e.own_prefix_steps * e.batch_size),
-            stream=Stream.of(e.seed, "prefixes", self.work.by.path.as_posix(), step),
-            temperature=1.0,
-            max_length=e.max_length,
-        )
-        at_most = fitting_batch_size(self.model, e.max_length, e.sampling_batch_size)
-        self.model.eval()
-        found = BatchSize(at_most, "drawing", least=FEWEST).fit(lambda size: draw(batch_size=size))
-        self.model.train()
-        return found

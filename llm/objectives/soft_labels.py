@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from llm.engine.next_token import IGNORED, NextTokenDistributions, NextTokenLoss
+from llm.engine.next_token import IGNORED, NextTokenDistributions, NextTokenLoss, scored_states
 
 # Logits that a block holds of each model, 1 MB, which the passes of a loss over them find in a CPU's cache; but of so
 # many rows at least, since each block goes through the whole head.
@@ -47,12 +47,12 @@ class SoftLabelLoss(NextTokenLoss):
                 theirs = self.teacher.logits(states[block], self.teacher_temperature)
             return self.loss(theirs, logits, wanted[block], None if uniforms is None else uniforms[block]).sum()
 
+        ours = scored_states(self.model, ids, scored, self.has_plain_head)
         if not self.has_plain_head:
-            logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1][scored].float()
+            logits = ours.float()
             return sum(loss_of(logits[block], block) for block in _blocks(*logits.shape))
-        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][scored]
         head = self.model.get_output_embeddings()
-        return _BlockedLoss.apply(hidden, head.weight, head.bias, loss_of)
+        return _BlockedLoss.apply(ours, head.weight, head.bias, loss_of)
 
 
 def _blocks(num_rows: int, vocab_size: int) -> list[slice]:

@@ -21,11 +21,11 @@ from llm.distributions import DIRECT, TEACHER, Distribution, Language, Samples, 
 from llm.machine.processes import UsageError, run_entry, say
 from llm.models import given, loading
 from llm.models.language import load_tokenizer
+from llm.objectives.batches import ordered_rows
 from llm.pipeline import TRUTH, Work
 from llm.run import Run, open_run
 from llm.settings.students import Student
 from llm.store import files
-from llm.train import all_batches
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -128,7 +128,7 @@ def export(run: Run, works: list[Work], directory: Path) -> None:
         dataset_of(samples).save_to_disk(directory / place_of(sample_set))
         for work in works:
             if work.data == sample_set:
-                batches = [rows for _, _, rows, _ in all_batches(samples.lengths, work, run.experiment)]
+                batches = [rows for _, _, rows, _ in ordered_rows(samples.lengths, work, run.experiment)]
                 order = directory / f"order/{work.by.model}/seed{work.by.seed}.npy"
                 order.parent.mkdir(parents=True, exist_ok=True)
                 np.save(order, np.concatenate(batches))

@@ -18,7 +18,7 @@ from scripts.costs.plan import priced
 
 def test_every_work_has_a_rate_beside_the_plan(tmp_path, smoke, monkeypatch):
     """Nothing is compiled here. The hours at one rate for all works are those of all tokens."""
-    monkeypatch.setattr(training, "configure", lambda model, experiment: None)
+    monkeypatch.setattr(training, "configure", lambda model, checkpointing, compiled: None)
     paths, h100 = Paths(tmp_path), GPUS["h100"]
     rows = [(f"{kind} {name.role}", compiled, rate) for kind, name, compiled, rate in gpu.rates(smoke, paths)]
     works = [f"{kind} {role}" for kind in ("sample", "score") for role in ROLES] + ["train teacher", "train student"]

@@ -14,12 +14,13 @@ from llm.distributions import Language, Samples, Stream, derive_seed
 from llm.likelihood import log_likelihood
 from llm.machine.processes import UsageError
 from llm.models import loading
+from llm.objectives.batches import epoch_batches
 from llm.run import Run
 from llm.sampling import sample
 from llm.settings import config
 from llm.settings.experiment import Experiment
 from llm.store.paths import Paths
-from llm.train import epoch_batches, micro_batches, train
+from llm.train import micro_batches, train
 
 LANGUAGE = Language(64, ((0,),), (1,))
 STOP = 0.3

@@ -17,7 +17,8 @@ from llm.likelihood import padded_batch
 from llm.machine.processes import Stopped, UsageError
 from llm.models import loading
 from llm.objectives import losses
-from llm.objectives.distillation import OwnPrefixes, drawn, uniforms
+from llm.objectives.batches import OwnPrefixes
+from llm.objectives.distillation import drawn, uniforms
 from llm.objectives.soft_labels import SoftLabelLoss
 from llm.pipeline import Work
 from llm.run import Run
