@@ -25,11 +25,12 @@ from llm.distributions import DIRECT
 from llm.intervals import upper_bound
 from llm.machine import processes
 from llm.machine.processes import say
-from llm.pipeline import Work
+from llm.pipeline import TRUTH, Work
+from llm.results.evaluation import evaluate
 from llm.results.sequences import as_bytes
 from llm.run import Run, open_run
 from llm.store import files
-from scripts.evidence.length import LONGER, complete, evaluate, nats, sequences, with_epochs
+from scripts.evidence.length import LONGER, complete, nats, sequences, with_epochs
 
 FINISHED = 0.01  # nats a token
 
@@ -80,7 +81,7 @@ def main() -> None:
         epochs, taken = found[-2]
         for work in mine:
             if taken[work] is not run:
-                evaluate(taken[work], [each for each in members if each.at(1.0) == work.by])
+                evaluate(taken[work], [TRUTH, *(each for each in members if each.at(1.0) == work.by)])
         if run.part.num == 1:
             of_seed = {work.by: taken[work] for work in works}
             kept = pd.concat(sequences(of_seed[each.at(1.0)], [each]) for each in members)

@@ -13,60 +13,33 @@ Validation nats are per token, of p*'s validation set, at the selected epoch. Wr
 parts train, and a call without --part makes the table too. scripts/evidence.sh calls it.
 """
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
 import pandas as pd
 
 from llm import eval_perplexity
-from llm.distributions import DIRECT, TEACHER, Distribution, Language, SampleSet, student_name
+from llm.distributions import DIRECT, TEACHER, Distribution, student_name
 from llm.machine import processes
 from llm.machine.processes import UsageError, say
 from llm.metrics import over
 from llm.models import given
 from llm.pipeline import TRUTH, Work
-from llm.results import scores
+from llm.results.evaluation import evaluate
 from llm.results.sequences import Sequences
 from llm.results.summary import Evaluated
 from llm.results.table import markdown
 from llm.run import Run, open_run
-from llm.samplers import sample_sets
-from llm.settings.parts import Part
 from llm.store import files
 from llm.store.paths import Paths
-from llm.store.samples import SampleFiles
 from llm.train import train
 
 OVERFITTED, LONGER = 0.01, 1.5  # nats a token, times
 QUANTITIES = ("precision", "recall", "entropy")
-
-
-@dataclass(frozen=True)
-class OtherLength(Run):
-    """A run with other epochs of one model, in a directory of its own.
-
-    p*, its samples, the training sets and all other models are the first run's: so a student's teacher is its own.
-    """
-
-    first: Run | None = None
-    model: Distribution | None = None
-
-    def sample_files(self, sample_set: SampleSet) -> SampleFiles:
-        shared = sample_set.distribution.model == TRUTH.model or sample_set.split == "train"
-        return self.first.sample_files(sample_set) if shared else super().sample_files(sample_set)
-
-    def find_weights(self, distribution: Distribution) -> Path | None:
-        own = distribution.at(1.0) == self.model
-        return super().find_weights(distribution) if own else self.first.find_weights(distribution)
-
-    def start(self, model: Distribution) -> Path | None:
-        return self.first.start(model)
-
-    @property
-    def language(self) -> Language | None:
-        return self.first.language
 
 
 def evaluated(run: Run) -> list[Distribution]:
@@ -81,11 +54,23 @@ def lengths(run: Run, work: Work) -> list[int]:
 
 
 def with_epochs(run: Run, epochs: int, model: Distribution) -> Run:
-    """Return the run in which a model is trained for so many epochs; the run itself where these are its own."""
-    if epochs == run.experiment.student_epochs:
+    """Return the run in which a model is trained for so many epochs; the run itself where these are its own.
+
+    It is in a directory below the run's. p*, its samples and, of a student, the teacher and its samples are the run's:
+    links lead there.
+    """
+    if epochs == run.experiment.epochs(model.role):
         return run
-    experiment = run.experiment.with_values(teacher_epochs=epochs, student_epochs=epochs)
-    return OtherLength(experiment, Paths(run.paths.root / "length" / f"epochs-{epochs}"), first=run, model=model)
+    other = Paths(run.paths.root / "length" / f"{model.role}-epochs-{epochs}")
+    shared = [run.paths.ground_truth, run.paths.root / "samples" / TRUTH.model, run.paths.root / "kept"]
+    if model.model != TEACHER:
+        shared += [run.paths.root / "samples" / TEACHER, run.paths.root / "checkpoints" / TEACHER]
+    for path in filter(Path.is_dir, shared):
+        link = other.root / path.relative_to(run.paths.root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            link.symlink_to(os.path.relpath(path, link.parent))
+    return Run(run.experiment.with_values(**{f"{model.role}_epochs": epochs}), other)
 
 
 def trained(run: Run, only: list[str] | None = None) -> list[Work]:
@@ -107,15 +92,6 @@ def complete(first: Run, run: Run, work: Work) -> None:
         model = given.initial(run, work.by)
         train(run, work, model, first.samples(work.data))
     eval_perplexity.complete(run, [each for each in run.works("select") if each.by == work.by])
-
-
-def evaluate(run: Run, distributions: Sequence[Distribution]) -> None:
-    """Sample a model at some temperatures, and score what `sequences` needs."""
-    held = scores.Models(run)
-    sample_sets.complete(run, [run.test_set(each) for each in distributions], Part())
-    for each in distributions:
-        scores.complete(held, run.test_set(each), [each, TRUTH])
-    scores.complete(held, run.test_set(TRUTH), [*distributions, TRUTH])
 
 
 def sequences(run: Run, distributions: Sequence[Distribution]) -> pd.DataFrame:
@@ -188,7 +164,7 @@ def main() -> None:
             other = with_epochs(run, epochs, work.by)
             complete(run, other, work)
             if work.by in evaluated(run):
-                evaluate(other, [work.by])
+                evaluate(other, [work.by, TRUTH])
         if run.part.num == 1:
             frame = table(run, works)
             files.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())

@@ -74,7 +74,7 @@ def test_each_length_is_half_as_long_again_and_the_first_that_is_finished_is_tak
     nats = frame.pivot(index="seed", columns="epochs", values="nats")
     assert nats.index.tolist() == [0, 1] and nats.columns.tolist() == lengths  # all seeds have the same
     for seed, rows in frame.groupby("seed"):
-        roots = [run.paths.root, *(run.paths.root / f"length/epochs-{k}" for k in lengths[1:])]
+        roots = [run.paths.root, *(run.paths.root / f"length/student-epochs-{k}" for k in lengths[1:])]
         assert rows["nats"].tolist() == pytest.approx([np.log(min(perplexities(root, seed))) for root in roots])
         assert rows["taken"].tolist() == [k == len(rows) - 2 for k in range(len(rows))]
     most = [upper_bound((nats[own] - nats[longer]).tolist()) for own, longer in pairwise(lengths)]
@@ -91,7 +91,7 @@ def test_the_kept_scores_are_of_the_length_that_is_taken(run, gathered):
     samples = run.samples(run.test_set(TRUTH))
     for member in MEMBERS:
         epochs = frame[(frame["seed"] == member.seed) & frame["taken"]]["epochs"].item()
-        root = run.paths.root / f"length/epochs-{epochs}" if epochs != 2 else run.paths.root
+        root = run.paths.root / f"length/student-epochs-{epochs}" if epochs != 2 else run.paths.root
         nats = perplexities(root, member.seed)
         best = root / f"checkpoints/{DIRECT}/seed{member.seed}/epoch-{1 + int(np.argmin(nats))}"
         model = AutoModelForCausalLM.from_pretrained(best)

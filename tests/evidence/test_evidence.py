@@ -82,7 +82,7 @@ def test_a_longer_training_is_on_the_same_data_and_leaves_the_run_alone(evidence
     }
     logs = [
         (root / where / "checkpoints/student_tau0.80/seed0/log.jsonl").read_text().splitlines()
-        for where in (".", "length/epochs-3")
+        for where in (".", "length/student-epochs-3")
     ]
     tokens = [[line.split('"tokens": ')[1].split(",")[0] for line in log] for log in logs]
     assert tokens[1][: len(tokens[0])] == tokens[0] and len(tokens[1]) == 1.5 * len(tokens[0])
@@ -94,9 +94,9 @@ def test_at_another_length_a_student_has_the_teacher_of_the_run(evidence):
     name = run.experiment.students[0].name
     ours, other = (
         files.read_json(run.paths.root / where / f"checkpoints/{name}/seed0/training.json")
-        for where in (".", "length/epochs-3")
+        for where in (".", "length/student-epochs-3")
     )
-    assert (run.paths.root / "length/epochs-3/checkpoints/teacher/seed0/training.json").is_file()
+    assert (run.paths.root / "length/teacher-epochs-3/checkpoints/teacher/seed0/training.json").is_file()
     assert other["bound"] == ours["bound"] and set(ours["bound"]) == {"teacher", "set", "manifest"}
 
 
