@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -23,18 +24,43 @@ from llm.run import Run
 from llm.settings import config
 from llm.settings.config import REPOSITORY
 from llm.settings.experiment import Experiment
-from llm.store import files
+from llm.store import files, locks
 from llm.store.paths import CACHE, Paths
 from llm.store.samples import SampleFiles
 
 PROMPT, EOS = 0, 2
 TELLS_OF_RUNS = ("timings.jsonl", "provenance.json")
-LONGEST = ("test_faults", "test_notebook", "test_slurm", "test_sampling", "test_stages", "test_benchmarks")
+SHARED = ("module", "class", "package")  # scopes of a fixture that tests of one file share
+# The session's finished run: a small one with everything, which tests read, and copy before they spoil it.
+TINY = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--shard_size", "20"]
+TINY += ["--batch_size", "16", "--teacher_epochs", "2", "--student_epochs", "2"]
+FINISHED = [*TINY, "--temperatures", "0.8", "1.0", "--num_seeds", "2", "--num_test", "60"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the files that take longest first, so that no processor waits in the end for another's last file."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the slow tests too, each of which has a fast twin")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the slow tests, unless all are asked for or nothing else; put those that share a fixture in a group.
+
+    A group runs on one processor, the largest first, so that none waits in the end for another's last group.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if not config.getoption("--all") and len(slow) < len(items):
+        for item in slow:
+            item.add_marker(pytest.mark.skip(reason="slow: bash scripts/test.sh --all runs it"))
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        if any(each[-1].scope in SHARED for each in fixtures) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    size = Counter(map(_group, items))
+    items.sort(key=lambda item: -size[_group(item)])
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else item.nodeid
 
 
 def run(*command: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess:
@@ -122,6 +148,24 @@ def run_of(experiment: Experiment, root: Path, language: Language) -> Run:
 def work_of(run: Run, kind: str, model: str, seed: int | None = 0) -> Work:
     """The first work of a kind with the weights of a model."""
     return next(work for work in run.works(kind) if (work.by.model, work.by.seed) == (model, seed))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """The session's finished run, and what the stages of each script printed; one process makes it for all."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    printed = root.with_suffix(".json")
+    with locks.one_at_a_time(root.with_suffix(".lock"), "finished"):
+        if not printed.is_file():
+            printed.write_text(json.dumps(chain_within(*FINISHED, "--out", str(root))), encoding="utf-8")
+    return root, json.loads(printed.read_text("utf-8"))
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the finished run, to be spoiled."""
+    return Path(shutil.copytree(finished[0], tmp_path / "finished"))
 
 
 @pytest.fixture

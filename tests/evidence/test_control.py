@@ -1,12 +1,14 @@
 """The direct student is trained until it is finished, and that one is what others are compared with."""
 
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import chain_within, refusal, within
+from conftest import FINISHED, chain_within, refusal, within
 from transformers import AutoModelForCausalLM
 
 from llm.distributions import DIRECT, TEACHER, Distribution
@@ -15,20 +17,14 @@ from llm.machine.processes import UsageError
 from llm.pipeline import TRUTH
 from llm.results.advantage import offsets
 from llm.results.sequences import FROM_TRUTH, Sequences, read_sequences
-from llm.run import Run
-from llm.settings import config
+from llm.run import Run, open_run
 from llm.store import files
-from llm.store.paths import Paths
 from scripts.analysis.advantage import control as knots
 from scripts.analysis.advantage import over_control
 from scripts.analysis.results import Results
 from scripts.evidence import control
 
-FLAGS = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--num_test", "40", "--num_seeds", "2"]
-FLAGS += ["--temperatures", "0.8", "1.0", "--teacher_epochs", "2", "--student_epochs", "2"]
-FLAGS += ["--control_temperatures", "0.5", "2.0"]
-VALUES = dict(num_train=120, num_validation=40, num_test=40, num_seeds=2, temperatures=[0.8, 1.0])
-VALUES |= dict(control_temperatures=[0.5, 2.0])
+FLAGS = [*FINISHED, "--control_temperatures", "0.5", "2.0"]
 MARGIN = 0.055  # nats
 TAUS = (0.5, 0.8, 1.0, 2.0)
 MEMBERS = [Distribution(DIRECT, seed, tau) for tau in TAUS for seed in (0, 1)]
@@ -40,9 +36,9 @@ def perplexities(root, seed: int) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
+def run(finished, tmp_path_factory) -> Run:
     """A small run with its control, made in two parts, where a gain of 0.055 nats is one that counts."""
-    root = tmp_path_factory.mktemp("control") / "run"
+    root = Path(shutil.copytree(finished[0], tmp_path_factory.mktemp("control") / "run"))
     chain_within("--out", str(root), *FLAGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "FINISHED", MARGIN)
@@ -51,7 +47,7 @@ def run(tmp_path_factory) -> Run:
             for part in (["--part", "2/2"], ["--part", "1/2"], [])
         ]
     assert "other parts' students are not trained for as long yet: run this again" in told[0]
-    return Run(config.load("smoke", **VALUES, teacher_epochs=2, student_epochs=2), Paths(root))
+    return open_run("", ["--out", str(root), *FLAGS])[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,35 +1,32 @@
 """The command of the committed evidence on a small run: other lengths, a larger D, numbers from the sequences alone."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import chain_within, contents, refusal, run, within
+from conftest import FINISHED, chain_within, contents, refusal, run, within
 
 from llm.distributions import DIRECT, TEACHER, truth_student_name
 from llm.metrics import QUANTITIES
 from llm.results.sequences import read_sequences
 from llm.results.table import PER_TOKEN, estimates, read_table
-from llm.run import Run
-from llm.settings import config
+from llm.run import open_run
 from llm.store import files
-from llm.store.paths import Paths
 from scripts.evidence.length import OVERFITTED
 
-VALUES = dict(num_train=120, num_validation=40, num_test=40, num_seeds=2, temperatures=[0.8, 1.0])
 SOFT = [{"loss": "kl_teacher_student", "prefixes": "ground_truth", "temperature": 1.0}]
-VALUES |= dict(teacher_epochs=2, student_epochs=2, students_of_truth=True, students=SOFT)
-FLAGS = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--num_test", "40", "--num_seeds", "2"]
-FLAGS += ["--temperatures", "0.8", "1.0", "--teacher_epochs", "2", "--student_epochs", "2"]
-FLAGS += ["--students_of_truth", "true", "--students", str(SOFT)]
+FLAGS = [*FINISHED, "--students_of_truth", "true", "--students", str(SOFT)]
 LARGER = ["--num_train", "240", "--num_seeds", "1", "--students_of_truth", "false", "--temperatures", "0.8"]
 LARGER += ["--students", "[]"]
 EVALUATED = {TEACHER, DIRECT, "student_tau0.80"}
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory):
+def evidence(finished, tmp_path_factory):
     """A small run with everything that scripts/evidence.sh makes of it, and the folder that it is gathered into."""
-    root = tmp_path_factory.mktemp("evidence") / "run"
+    root = Path(shutil.copytree(finished[0], tmp_path_factory.mktemp("evidence") / "run"))
     chain_within("--out", str(root), *FLAGS)
     for part in (["--part", "2/2"], ["--part", "1/2"], []):
         within("scripts.evidence.length", "--out", str(root), *FLAGS, *part)
@@ -37,7 +34,7 @@ def evidence(tmp_path_factory):
     within("scripts.evidence.larger", "--out", str(root), *FLAGS, "--larger", str(root / "larger"))
     gathered = root.parent / "gathered"
     within("scripts.analysis.gather", "--out", str(root), *FLAGS, "--results", str(gathered))
-    return Run(config.load("smoke", **VALUES), Paths(root)), gathered
+    return open_run("", ["--out", str(root), *FLAGS])[0], gathered
 
 
 def test_the_table_is_made_again_from_the_sequences_alone(evidence):
@@ -125,7 +122,9 @@ def test_lengths_need_one_number_of_epochs(tmp_path):
     assert "teacher_epochs and student_epochs differ" in line
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_would_do(tmp_path):
+    """By bash, a program for each of its stages; test_shell.py asks the same of each line without running it."""
     done = run("bash", "scripts/evidence.sh", *FLAGS[2:], "--dry-run", PROFILE="smoke", OUT=str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "run").exists()

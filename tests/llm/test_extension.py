@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import SCRIPTS, chain_within, contents, refusal, stages, within, without_times, work_of
+from conftest import FINISHED, SCRIPTS, TINY, chain_within, contents, refusal, stages, within, without_times, work_of
 
 from llm.distributions import Distribution
 from llm.machine.processes import UsageError
@@ -15,10 +15,7 @@ from llm.results.scores import ScoreFiles
 from llm.run import Run, open_run
 from llm.store import files, locks
 
-TINY = ["--profile", "smoke", "--num_train", "90", "--num_validation", "30", "--shard_size", "20", "--batch_size", "16"]
-TINY += ["--teacher_epochs", "2", "--student_epochs", "1"]
 BEGINNING = [*TINY, "--temperatures", "0.8", "--num_test", "30"]
-EVERYTHING = [*TINY, "--temperatures", "0.8", "1.0", "--num_seeds", "2", "--num_test", "60"]
 STEPS = {  # flags that extend the run before, and which of its test sets' files are other ones then
     "a temperature": (["--temperatures", "0.8", "1.0", "--num_test", "30"], ()),
     "a seed": (["--temperatures", "0.8", "1.0", "--num_test", "30", "--num_seeds", "2"], ()),
@@ -26,7 +23,7 @@ STEPS = {  # flags that extend the run before, and which of its test sets' files
         ["--temperatures", "0.8", "1.0", "--num_test", "40", "--num_seeds", "2"],
         ("manifest.json", "shard-00001.parquet", "shard-00001.json", "shard-00001.npy"),
     ),
-    "whole shards": (EVERYTHING[len(TINY) :], ("manifest.json",)),
+    "whole shards": (FINISHED[len(TINY) :], ("manifest.json",)),
 }
 
 
@@ -36,18 +33,16 @@ def works_alone(root: Path) -> dict[str, tuple[int, bytes]]:
     return {name: value for name, value in contents(root).items() if not name.startswith(of_everything)}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
+@pytest.fixture
+def whole(finished) -> Path:
     """A finished run that was started with everything."""
-    root = tmp_path_factory.mktemp("whole") / "run"
-    chain_within(*EVERYTHING, "--out", str(root))
-    return root
+    return finished[0]
 
 
 @pytest.fixture
-def copy(whole, tmp_path) -> tuple[Run, list[str]]:
+def copy(copied) -> tuple[Run, list[str]]:
     """A copy of it to spoil, and the flags that go on with it."""
-    flags = [*EVERYTHING, "--out", str(shutil.copytree(whole, tmp_path / "run"))]
+    flags = [*FINISHED, "--out", str(copied)]
     return open_run("", flags)[0], flags
 
 
@@ -70,7 +65,7 @@ def test_parts_one_after_another_in_any_order_are_the_whole(whole, tmp_path):
     root, shuffled = tmp_path / "run", random.Random(0)
     for script in SCRIPTS:
         for module, *own in stages(script):
-            flags = [*own, *EVERYTHING, "--out", str(root)]
+            flags = [*own, *FINISHED, "--out", str(root)]
             parts = [["--part", f"{k}/4"] for k in range(1, 5)] if module.startswith("llm.") else [[]]
             shuffled.shuffle(parts)
             printed = [within(module, *flags, *part) for part in parts]
@@ -86,28 +81,24 @@ REFUSED = [
     (["--learning_rate", "0.1"], "learning_rate: 0.005 there, 0.1 here, which train teacher seed 0 on"),
     (["--ground_truth", "someone/else"], "'someone/else' here, which prepare ground_truth depends on"),
     (["--seed", "1"], "seed: 0 there, 1 here, which prepare ground_truth depends on"),
-    (["--num_train", "91"], "num_train: 90 there, 91 here, which train teacher seed 0 on"),
+    (["--num_train", "121"], "num_train: 120 there, 121 here, which train teacher seed 0 on"),
     (["--num_test", "59"], "num_test: 60 there, 59 here, which sample ground_truth/tau1.00/test depends on"),
 ]
 ENTRIES = [[module, *own] for script in SCRIPTS for module, *own in stages(script) if module.startswith("llm.")]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=" ".join)
-def test_what_truly_differs_is_refused_with_the_field_and_the_work_and_nothing_is_written(whole, entry):
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+def test_what_truly_differs_is_refused_with_the_field_and_the_work_and_nothing_is_written(copied, entry):
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
     for change, told in REFUSED:
-        line = refusal(*entry, *EVERYTHING, *change, "--out", str(whole))
+        line = refusal(*entry, *FINISHED, *change, "--out", str(copied))
         assert "was made with other settings" in line and told in line, change
-        assert refusal(*entry, *EVERYTHING, *change, "--out", str(whole), "--dry-run") == line
-    settings = whole / "config.json"
-    saved = settings.read_bytes()
-    try:
-        settings.write_bytes(saved.replace(b'"layout": ', b'"layout": 1'))
-        line = refusal(*entry, *EVERYTHING, "--out", str(whole))
-        assert "was made by another version of this repository" in line
-    finally:
-        settings.write_bytes(saved)
-    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path != settings} == {
+        assert refusal(*entry, *FINISHED, *change, "--out", str(copied), "--dry-run") == line
+    settings = copied / "config.json"
+    settings.write_bytes(settings.read_bytes().replace(b'"layout": ', b'"layout": 1'))
+    line = refusal(*entry, *FINISHED, "--out", str(copied))
+    assert "was made by another version of this repository" in line
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path != settings} == {
         path: time for path, time in before.items() if path != settings
     }
 
@@ -120,14 +111,14 @@ def test_what_no_work_depends_on_may_differ(copy):
     assert files.read_json(run.paths.config)["scoring_batch_size"] == 7
 
 
-def test_an_entry_is_refused_beside_a_whole_run_or_its_own_part_and_not_beside_another_part(whole):
+def test_an_entry_is_refused_beside_a_whole_run_or_its_own_part_and_not_beside_another_part(copied):
     """Who is refused beside whom is in test_locks.py; here, that an entry holds its part's lock."""
-    arguments = ["llm.generate_data", *EVERYTHING, "--out", str(whole)]
-    with locks.writing(whole / ".lock", "1-of-2"):
+    arguments = ["llm.generate_data", *FINISHED, "--out", str(copied)]
+    with locks.writing(copied / ".lock", "1-of-2"):
         assert "is being written by runs of its parts" in refusal(*arguments)
         assert "is being written by process" in refusal(*arguments, "--part", "1/2")
         assert "complete: ground_truth/tau1.00/train" in within(*arguments, "--part", "2/2")
-    with locks.writing(whole / ".lock"):
+    with locks.writing(copied / ".lock"):
         assert "is being written by process" in refusal(*arguments, "--part", "1/2")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import chain_within, contents, within
+from conftest import FINISHED, chain_within, contents, within
 from transformers import AutoModelForCausalLM
 
 from llm.distributions import DIRECT, Distribution
@@ -21,8 +21,6 @@ from llm.store import files
 from scripts.analysis.results import Results
 from scripts.report.tables import models, perplexity
 
-FLAGS = ["--profile", "smoke", "--num_train", "90", "--num_validation", "30", "--num_test", "30", "--batch_size", "16"]
-FLAGS += ["--teacher_epochs", "2", "--student_epochs", "2", "--temperatures", "0.8", "--num_seeds", "2"]
 MODEL = Distribution(DIRECT, 1)
 
 
@@ -33,21 +31,20 @@ def select(run: Run, model: Distribution, epoch: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> tuple[Run, Run]:
+def runs(finished, tmp_path_factory) -> tuple[Run, Run]:
     """A run whose models are all at their last epoch, and one in which seed 1's direct student is at its first."""
-    root = tmp_path_factory.mktemp("last") / "run"
-    chain_within("--out", str(root), *FLAGS)
-    first, _ = open_run("", ["--out", str(root), *FLAGS])
+    root = Path(shutil.copytree(finished[0], tmp_path_factory.mktemp("last") / "run"))
+    first, _ = open_run("", ["--out", str(root), *FINISHED])
     for model in first.evaluated():
         select(first, model, 2)
     for part in ("samples", "scores"):  # of the other epochs, if any was selected
         for model in first.evaluated():
             shutil.rmtree(root / part / model.model / "tau1.00" / f"seed{model.seed}" / "test", ignore_errors=True)
-    within("llm.eval_precision_and_recall", "--out", str(root), *FLAGS)
+    within("llm.eval_precision_and_recall", "--out", str(root), *FINISHED)
     copy = Path(shutil.copytree(root, root.with_name("copy")))
-    second, _ = open_run("", ["--out", str(copy), *FLAGS])
+    second, _ = open_run("", ["--out", str(copy), *FINISHED])
     select(second, MODEL, 1)
-    within("llm.eval_precision_and_recall", "--out", str(copy), *FLAGS)
+    within("llm.eval_precision_and_recall", "--out", str(copy), *FINISHED)
     return first, second
 
 
@@ -112,7 +109,7 @@ def test_all_other_rows_are_as_they_were(runs):
 
 def test_it_is_made_once_and_in_parts(runs):
     _, run = runs
-    command = ["--out", str(run.paths.root), *FLAGS]
+    command = ["--out", str(run.paths.root), *FINISHED]
     told = within("llm.eval_precision_and_recall", *command, "--dry-run")
     works = [work for work in run.works("sample", "score", script=EVALUATE) if DIRECT + LAST in str(work)]
     assert len(works) == 4 and all(str(work) in told for work in works) and "to do" not in told
@@ -131,11 +128,11 @@ def test_it_is_made_once_and_in_parts(runs):
 def test_it_grows_with_the_test_set(runs, tmp_path):
     _, run = runs
     copy = Path(shutil.copytree(run.paths.root, tmp_path / "run"))
-    chain_within("--out", str(copy), *FLAGS, "--num_test", "40")
+    chain_within("--out", str(copy), *FINISHED, "--num_test", "70")
     last = run.last_epochs()[0]
     before, after = (read_sequences(root / "results" / "sequences.parquet") for root in (run.paths.root, copy))
     scores = [found.scored(last, FROM_TRUTH).log_p for found in (before, after)]
-    assert len(scores[1]) == 40 and scores[1][:30].tolist() == scores[0].tolist()
+    assert len(scores[1]) == 70 and scores[1][:60].tolist() == scores[0].tolist()
 
 
 def test_the_report_has_it_beside_the_others_and_in_no_mean(runs):
