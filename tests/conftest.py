@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -150,15 +151,34 @@ def work_of(run: Run, kind: str, model: str, seed: int | None = 0) -> Work:
     return next(work for work in run.works(kind) if (work.by.model, work.by.seed) == (model, seed))
 
 
+@contextlib.contextmanager
+def _noting_sockets() -> Iterator[list[str]]:
+    """Yield a list of what opens a socket, or asks for an address, within the block."""
+    noted, within_block = [], [True]
+
+    def hook(event: str, arguments: tuple) -> None:
+        if within_block and event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request"):
+            noted.append(f"{event} {arguments}")
+
+    sys.addaudithook(hook)  # for good
+    yield noted
+    within_block.clear()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """The session's finished run, and what the stages of each script printed; one process makes it for all."""
+    """The session's finished run, and what the stages of each script printed; one process makes it for all.
+
+    "sockets": what of that opened one.
+    """
     own = tmp_path_factory.getbasetemp()
     root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
     printed = root.with_suffix(".json")
     with locks.one_at_a_time(root.with_suffix(".lock"), "finished"):
         if not printed.is_file():
-            printed.write_text(json.dumps(chain_within(*FINISHED, "--out", str(root))), encoding="utf-8")
+            with _noting_sockets() as noted:
+                told = chain_within(*FINISHED, "--out", str(root))
+            printed.write_text(json.dumps(told | {"sockets": " ".join(noted)}), encoding="utf-8")
     return root, json.loads(printed.read_text("utf-8"))
 
 

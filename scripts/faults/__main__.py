@@ -2,6 +2,7 @@
 
     python -m scripts.faults                   # everything, 50 tries a stage: about an hour on 2 cores
     python -m scripts.faults --tries 2         # in some minutes
+    python -m scripts.faults --once            # each fault once, each at another place: half a minute
     python -m scripts.faults --only kill disk
 
 On a small version of the smoke profile, every entry is run once undisturbed. Then, from the directory as it was before
@@ -31,6 +32,7 @@ FAULTS = {each.__name__: each for each in KINDS}
 def main() -> None:
     parser = config.parser(__doc__)
     parser.add_argument("--tries", type=int, default=50, help="of each fault at each stage (default: 50)")
+    parser.add_argument("--once", action="store_true", help="each fault once, at another of its stages or files each")
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), help="these faults alone")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and places")
     args = parser.parse_args()
@@ -38,7 +40,9 @@ def main() -> None:
     counts = {}
     with tempfile.TemporaryDirectory() as scratch:
         reference = Reference.make(Path(scratch))
-        for name in args.only:
+        for number, name in enumerate(args.only):
+            if args.once:
+                reference.turn, args.tries = number, 1
             for place, wrong in FAULTS[name](reference, args.tries, random.Random(args.seed)):
                 tried, survived = counts.get((name, place), (0, 0))
                 counts[name, place] = tried + 1, survived + (not wrong)

@@ -24,7 +24,7 @@ def disk(reference: Reference, tries: int, chance: random.Random) -> Iterator[tu
         print("disk: not tried, a small tmpfs cannot be mounted here (it needs root)", file=sys.stderr)
         return
     subprocess.run(["umount", mount], check=True)
-    for stage in STAGES:
+    for stage in reference.places(STAGES):
         before, after = reference.disk[stage]
         num_full, attempts = 0, 0
         while num_full < min(tries, 10) and (attempts := attempts + 1) <= 40:
@@ -92,7 +92,7 @@ def damage(path: Path, other: Path | None, number: int, chance: random.Random) -
 
 def corrupt(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """A damaged artefact of a finished run: the scripts, run in order, end as if it had not been."""
-    for name, other in DAMAGED:
+    for name, other in reference.places(DAMAGED):
         for number in range(min(tries, 20)):
             root = reference.fresh()
             damage(root / name, other and root / other, number, chance)

@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkProcess
 from pathlib import Path
+from typing import TypeVar
 
 # What the stages import later, once here rather than in every process that is forked.
 import pandas  # noqa: F401
@@ -35,6 +36,7 @@ STAGES = {  # in the order of the four scripts
 }
 NOT_COMPARED = ("timings.jsonl", "provenance.json")
 PAGE = 4096
+Place = TypeVar("Place")
 
 
 class Entry(ForkProcess):
@@ -98,6 +100,7 @@ class Reference:
     """An undisturbed run, stage by stage.
 
     before: a copy of the directory.  after: hashes of the artefacts.  disk: bytes before and after.  seconds: it took.
+    turn: which one of its places a fault is tried at; None for all.
     """
 
     scratch: Path
@@ -105,6 +108,7 @@ class Reference:
     after: dict[str, dict[str, str]] = field(default_factory=dict)
     disk: dict[str, tuple[int, int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    turn: int | None = None
 
     @classmethod
     def make(cls, scratch: Path) -> "Reference":
@@ -121,6 +125,11 @@ class Reference:
             reference.after[stage] = hashes(root)
             reference.disk[stage] = disk_bytes(reference.before[stage]), disk_bytes(root)
         return reference
+
+    def places(self, every: Collection[Place]) -> list[Place]:
+        """Return at which of its places a fault is tried."""
+        found = list(every)
+        return found if self.turn is None else [found[self.turn % len(found)]]
 
     def fresh(self, stage: str | None = None) -> Path:
         """Return a directory as it was before a stage; without one, as it was after the last."""

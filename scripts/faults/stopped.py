@@ -21,7 +21,7 @@ NUM_PARTS = 4
 
 def kill(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """SIGKILL at a random moment."""
-    for stage in STAGES:
+    for stage in reference.places(STAGES):
         for _ in range(tries):
             root = reference.fresh(stage)
             process = Entry(root, stage)
@@ -48,7 +48,7 @@ def _die_at(number: int | None, calls) -> None:
 def failpoint(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """SIGKILL just before an fsync or a rename: between write, fsync, rename, fsync of the directory and manifest."""
     calls = FORK.Value("i", 0)
-    for stage in STAGES:
+    for stage in reference.places(STAGES):
         Entry(reference.fresh(stage), stage, partial(_die_at, None, calls)).end()
         total = calls.value
         for point in sorted(chance.sample(range(total), min(tries, total))):
@@ -59,7 +59,7 @@ def failpoint(reference: Reference, tries: int, chance: random.Random) -> Iterat
 
 def stop(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """SIGTERM and SIGINT at a random moment: one line on how to go on, the signal's exit code, no traceback."""
-    for stage in STAGES:
+    for stage in reference.places(STAGES):
         for number in range(tries):
             root = reference.fresh(stage)
             ready = FORK.Event()
@@ -82,7 +82,7 @@ def stop(reference: Reference, tries: int, chance: random.Random) -> Iterator[tu
 
 def part(reference: Reference, tries: int, chance: random.Random) -> Iterator[tuple[str, str]]:
     """SIGKILL of one of four parts of a stage, which is then started again: they end as one process would have."""
-    for stage in STAGES:
+    for stage in reference.places(STAGES):
         for _ in range(tries):
             root = reference.fresh(stage)
             numbers = [f"{k}/{NUM_PARTS}" for k in range(1, NUM_PARTS + 1)]

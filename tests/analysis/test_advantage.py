@@ -185,20 +185,27 @@ POINT = on(lambda h: (-1.5 - h, -4.9 + 0.1 * h), 3.65)
 
 
 @pytest.mark.parametrize("known", [OURS, POINT], ids=["two", "one"])
-def test_the_interval_of_one_seed_holds_the_truth_as_often_as_it_says(known):
-    """Every draw is of new sequences of all models: of 500 intervals 95 % hold it, at least 92 and at most 98."""
+@pytest.mark.parametrize(
+    ("num", "least", "most", "within"),
+    [(100, 0.88, 1.0, 0.25), pytest.param(500, 0.92, 0.98, 0.1, marks=pytest.mark.slow)],
+)
+def test_the_interval_of_one_seed_holds_the_truth_as_often_as_it_says(known, num, least, most, within):
+    """Every draw is of new sequences of all models: of the intervals 95 % hold it, three standard deviations apart.
+
+    500 draws are the slow twin of 100.
+    """
     ours = [Distribution("ours", 0, 1.0 + k) for k in range(len(known))]
     control = [Distribution("control", 0, 1.0 + k) for k in range(len(CONTROL))]
     named = [(each.model, each.temperature) for each in (*ours, *control)]
     models, rng = dict(zip(named, [*known, *CONTROL], strict=True)), np.random.default_rng(0)
-    draws = [Drawn(rng, models, 150) for _ in range(500)]
+    draws = [Drawn(rng, models, 150) for _ in range(num)]
     for quantity in QUANTITIES:
         found = [of_seed(drawn, quantity, [ours], control, mean_offset)[0].estimate for drawn in draws]
         held = np.mean([each.low <= TRUE[quantity] <= each.high for each in found])
-        assert 0.92 <= held <= 0.98, (quantity, held)
+        assert least <= held <= most, (quantity, held)
         values, errors = np.array([(each.value, each.error) for each in found]).T
-        assert values.mean() == pytest.approx(TRUE[quantity], abs=3 * values.std() / 500**0.5)
-        assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=0.1)
+        assert values.mean() == pytest.approx(TRUE[quantity], abs=3 * values.std() / num**0.5)
+        assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(), rel=within)
 
 
 # ----------------------------------------------------------------------------------------- errors by hand

@@ -194,7 +194,10 @@ def flags_of(name: str, root) -> list[str]:
 
 @pytest.fixture(scope="module")
 def gathered(tmp_path_factory) -> Results:
-    """The results of the three, small."""
+    """The results of the three, small: twenty students that are trained take half a minute.
+
+    Fast twins of these tests read results that are made up (tests/made_up.py): of figures and of the report.
+    """
     root = tmp_path_factory.mktemp("experiments")
     for name in EXPERIMENTS:
         flags = flags_of(name, root)
@@ -207,6 +210,7 @@ def gathered(tmp_path_factory) -> Results:
     return Results(root / "results")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_cell_of_an_experiment_is_measured(gathered, name):
     found = predictions.found(question(name), gathered)
@@ -225,6 +229,7 @@ def test_every_cell_of_an_experiment_is_measured(gathered, name):
     assert any(each.estimate is not None for each in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_student_has_a_label_of_its_own_and_a_place_beside_the_control(gathered, name):
     results = gathered.experiment(name, question(name).cells[0].run)

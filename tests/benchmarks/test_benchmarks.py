@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import contents, entry, stages, tiny_llama, within
+from conftest import FINISHED, contents, refusal, tiny_llama, within
 
 from llm.distributions import Language
 from llm.likelihood import log_likelihood
 from llm.settings.config import REPOSITORY
+from scripts.benchmarks import common
 from scripts.benchmarks.sampling import ends_for, generate, matrix_products, ours
 from scripts.benchmarks.scoring import padded, spread
 
@@ -33,13 +34,17 @@ def model_directory(tmp_path_factory):
         ),
     ],
 )
-def test_it_runs(script, arguments, said, model_directory, tmp_path):
+def test_it_runs(script, arguments, said, model_directory, tmp_path, monkeypatch):
+    """Memory is measured in this process here, which has torch already."""
+    monkeypatch.setattr(common, "peak_memory", lambda prepare, *given: max(1, common._measure(prepare, given)))
     if script not in ("training", "distillation"):
         arguments = ["--model", str(model_directory), "--out", str(tmp_path), *arguments]
     assert said in within(f"scripts.benchmarks.{script}", "--num_pairs", "1", *arguments)
 
 
+@pytest.mark.slow
 def test_the_memory_of_both_ways_is_told(tmp_path):
+    """Each in a process of its own. The fast twins are the benchmarks above, which measure theirs in this one."""
     told = within("scripts.benchmarks.memory", "--sizes", "40", "--out", str(tmp_path))
     rows = [line.strip("| ").split(" | ") for line in told.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["40", "mapped"], ["40", "in memory"]]
@@ -48,23 +53,23 @@ def test_the_memory_of_both_ways_is_told(tmp_path):
 
 def test_scaling_is_redrawn_from_its_numbers(tmp_path):
     (tmp_path / "scaling.json").write_bytes((REPOSITORY / "figs" / "scaling.json").read_bytes())
-    done = entry("scripts.benchmarks.scaling", "--redraw", "--figures", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    within("scripts.benchmarks.scaling", "--redraw", "--figures", str(tmp_path))
     assert (tmp_path / "scaling.png").stat().st_size > 10_000
-    assert entry("scripts.benchmarks.scaling", "--redraw", "--figures", "/nonexistent").returncode == 2
+    assert "run without --redraw" in refusal("scripts.benchmarks.scaling", "--redraw", "--figures", "/nonexistent")
 
 
-def test_students_side_by_side_leave_the_run_as_it_is(tmp_path):
-    flags = ["--profile", "smoke", "--out", str(tmp_path), "--temperatures", "0.8", "--num_train", "64"]
-    done = entry("scripts.benchmarks.side_by_side", *flags)
-    assert done.returncode == 2 and "run bash run_generate_data.sh first" in done.stderr
-    for stage in stages("run_generate_data.sh") + stages("run_train.sh")[:-1]:
-        within(*stage, *flags)
-    before = contents(tmp_path)
-    done = entry("scripts.benchmarks.side_by_side", *flags, "--num_pairs", "1", "--student_epochs", "1")
-    assert done.returncode == 0, done.stderr
-    assert "2 students" in done.stdout and "one after another over side by side: " in done.stdout
-    assert contents(tmp_path) == before
+def test_students_side_by_side_need_a_teacher(tmp_path):
+    told = refusal("scripts.benchmarks.side_by_side", *FINISHED, "--out", str(tmp_path))
+    assert "run bash run_generate_data.sh first" in told
+
+
+@pytest.mark.slow
+def test_students_side_by_side_leave_the_run_as_it_is(finished):
+    """By the scripts, as jobs. The fast twins are the test before, and parts in test_extension.py."""
+    before = contents(finished[0])
+    told = within("scripts.benchmarks.side_by_side", *FINISHED, "--out", str(finished[0]), "--num_pairs", "1")
+    assert "6 students" in told and "one after another over side by side: " in told
+    assert contents(finished[0]) == before
 
 
 def test_useful_tokens_of_generate():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import chain_within, enumerate_sequences, exact_log_probabilities, refusal, tiny_llama, within
+from conftest import FINISHED, enumerate_sequences, exact_log_probabilities, refusal, tiny_llama, within
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llm.distributions import Distribution
@@ -19,6 +19,7 @@ from llm.metrics import SequenceEstimate
 from llm.models.language import tokens
 from llm.place import beside_baseline, open_place
 from llm.results.table import estimates, read_table
+from llm.run import open_run
 from llm.settings import config, prompts
 from llm.settings.experiment import Experiment
 from llm.settings.placed import Placed
@@ -91,28 +92,27 @@ def placed(models, tmp_path_factory) -> tuple[Path, str]:
     return out, place(models, *names, *TINY, "--out", str(out))
 
 
-def rows(directory: Path, model: str) -> pd.DataFrame:
+def rows(directory: Path, model: str, seed: int = 0) -> pd.DataFrame:
     """The rows of a model in a table, without its name."""
     table = read_table(directory / "results" / "table.csv")
-    found = table[(table["model"] == model) & table["seed"].notna()]
+    found = table[(table["model"] == model) & (table["seed"] == seed)]
     return found.drop(columns=["model", "seed", "epoch"]).reset_index(drop=True)
 
 
 # ------------------------------------------------------------------------------------------------- its numbers
 
 
-def test_a_runs_own_student_has_its_row_of_stage_4(tmp_path):
-    fields = ("--num_train", "40", "--num_validation", "10", "--num_test", "20", "--num_seeds", "1")
-    fields += ("--temperatures", "0.8", "--teacher_epochs", "1", "--student_epochs", "1")
-    chain_within("--profile", "smoke", "--out", str(tmp_path / "run"), *fields)
-    kept = [
-        tmp_path / "run" / "checkpoints" / name / "seed0" / "epoch-1" for name in ("student_direct", "student_tau0.80")
-    ]
-    within("llm.place", *map(str, kept), "--profile", "smoke", *fields, "--out", str(tmp_path / "place"))
-    for name in ("student_direct", "student_tau0.80"):
-        ours = rows(tmp_path / "run", name)
-        ours = ours[ours["quantity"] != "perplexity"].reset_index(drop=True)
-        pd.testing.assert_frame_equal(rows(tmp_path / "place", name), ours, check_exact=True)
+def test_a_runs_own_student_has_its_row_of_stage_4(finished, tmp_path):
+    root, names = finished[0], ("student_direct", "student_tau0.80")
+    run, _ = open_run("", [*FINISHED, "--out", str(root)])
+    kept = [run.find_weights(Distribution(name, 0)) for name in names]
+    flags = [*FINISHED, "--num_seeds", "1", "--out", str(tmp_path / "place")]
+    within("llm.place", *map(str, kept), *flags)
+    for name in names:
+        ours, theirs = (
+            each[each["quantity"] != "perplexity"] for each in (rows(root, name), rows(tmp_path / "place", name))
+        )
+        pd.testing.assert_frame_equal(theirs.reset_index(drop=True), ours.reset_index(drop=True), check_exact=True)
         assert len(ours) > 50
 
 

@@ -112,8 +112,18 @@ def test_each_process_has_as_many_parts_and_each_row_is_in_one(rows, size, num_p
     assert np.concatenate(parts).tolist() == list(range(rows))
 
 
+def test_a_model_is_compiled_where_the_experiment_says_so(smoke, geometric, tmp_path, monkeypatch):
+    """Its base, for every length at once."""
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: calls.append((type(self).__name__, how)))
+    for compiled in (False, True):
+        trained(smoke.with_values(torch_compile=compiled), geometric.take(np.arange(64)), tmp_path / str(compiled))
+        assert calls == [("LlamaModel", {"dynamic": True})] * compiled
+
+
+@pytest.mark.slow
 def test_a_compiled_model_learns_the_same(smoke, geometric, tmp_path):
-    """Compiled once for all lengths, not once for each."""
+    """Compiled once for all lengths, not once for each; the fast twin is the test before."""
     from torch._dynamo.utils import counters
 
     both = []

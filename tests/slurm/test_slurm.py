@@ -76,7 +76,9 @@ def plain(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_chain_with_a_part_killed_and_a_job_queued_again_ends_as_one_process_does(plain, tmp_path):
+    """Fast twins: what sbatch is given, a time-out that is queued again, and parts that end as the whole does."""
     root = tmp_path / "run"
     settings = dict(CLUSTER="local", PROFILE="smoke", OUT=str(root), WORKERS="2", NPROC="1", OMP_NUM_THREADS="1")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -109,7 +111,7 @@ def test_a_time_out_is_queued_again_and_a_fault_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
     executor = LocalExecutor(tmp_path / "logs")
-    executor.update_parameters(timeout_min=0.75, signal_delay_s=15)
+    executor.update_parameters(timeout_min=0.15, signal_delay_s=3)
     timed_out = executor.submit(Stage(), ["bash", "-c", UNTIL_STOPPED])
     fault = executor.submit(Stage(), ["bash", "-c", "echo run >>faulty; exit 3"])
     assert "exit code 3" in str(fault.exception()) and (tmp_path / "faulty").read_text() == "run\n"
@@ -209,7 +211,9 @@ def test_what_sigterm_means_is_left_to_slurm(started, tmp_path):
     assert not (tmp_path / "scontrol.txt").exists() and not list((tmp_path / "logs").glob("*result*"))
 
 
+@pytest.mark.slow
 def test_two_nodes_sample_together(started, plain, tmp_path):
+    """The fast twin is a job of two nodes that is stopped, whose nodes find one another the same way."""
     script = str(REPOSITORY / "run_generate_data.sh")
     command = ["env", "NPROC=1", "bash", script, "--profile", "smoke", "--out", str(tmp_path / "run"), *FLAGS]
     job = started(command, "localhost")

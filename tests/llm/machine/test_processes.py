@@ -61,9 +61,12 @@ processes.run_entry(main)
 """
 
 
-@pytest.mark.parametrize("way", ["done", "usage"])
+@pytest.mark.parametrize("way", [pytest.param("done", marks=pytest.mark.slow), "usage"])
 def test_processes_that_worked_together_end_before_a_thread_of_torch_can_abort_them(way, tmp_path):
-    """As one does that still holds a tensor at the interpreter's end, for which os.abort stands here."""
+    """As one does that still holds a tensor at the interpreter's end, for which os.abort stands here.
+
+    That two which are done end well, the test of two processes in test_stages.py shows too, and faster.
+    """
     (tmp_path / "together.py").write_text(TOGETHER)
     two = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = run(*two, str(tmp_path / "together.py"), way, PYTHONPATH=str(REPOSITORY))

@@ -84,8 +84,12 @@ def test_what_one_does_the_others_wait_for(tmp_path):
     assert done == [1]
 
 
+@pytest.mark.slow
 def test_parts_side_by_side_draw_what_one_run_draws(tmp_path):
-    """From nothing: one of them prepares p*, each draws its shards, the last marks each set complete."""
+    """From nothing: one of them prepares p*, each draws its shards, the last marks each set complete.
+
+    The fast twin is in test_extension.py, where the parts come one after another.
+    """
     roots = [tmp_path / "parts", tmp_path / "whole"]
     done = run("bash", "run_generate_data.sh", *FLAGS, PROFILE="smoke", OUT=str(roots[0]), JOBS="2")
     assert done.returncode == 0, done.stderr
