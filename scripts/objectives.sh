@@ -16,6 +16,7 @@ if [[ ! $experiment =~ ^(race|sparsity|capacity)$ ]]; then
 fi
 shift
 export PROFILE=${PROFILE:-$experiment} JOBS=${JOBS:-2}
+[[ ! -f $repository/scripts/objectives/$PROFILE.yaml ]] || PROFILE=$repository/scripts/objectives/$PROFILE.yaml
 [[ " $* " == *" --dry-run "* ]] && dry_run=yes
 root=${OUT:-$repository/runs/objectives} results=${RESULTS:-$repository/figs/results}
 read -ra less <<<"${LESS_DATA:---num_train 6000}"

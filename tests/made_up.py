@@ -285,7 +285,8 @@ def write_experiment(directory: Path, name: str, num_seeds: int = 2) -> Results:
     num_seeds = 1 if name == "capacity" else num_seeds
     for run in dict.fromkeys(cell.run for cell in question(name).cells):
         num_train = {"num_train": 6000} if run.endswith("less") else {}
-        write_run(directory / name / run, config.load(name, num_seeds=num_seeds, num_test=NUM, **num_train))
+        profile = str(config.REPOSITORY / "scripts" / "objectives" / f"{name}.yaml")
+        write_run(directory / name / run, config.load(profile, num_seeds=num_seeds, num_test=NUM, **num_train))
     return Results(directory)
 
 

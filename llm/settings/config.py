@@ -25,24 +25,39 @@ def render(experiment: Experiment) -> str:
     return yaml.safe_dump(experiment.to_dict(), sort_keys=False, default_flow_style=None, width=120).rstrip()
 
 
-def find_profile(name: str) -> Path:
-    """Return a profile's file: a name in llm/profiles, or the path of a YAML file. UsageError where there is none."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
+def find_profile(name: str, beside: Path = Path()) -> Path:
+    """Return a profile's file: a name in llm/profiles, or a YAML file's path, from beside. UsageError if not there."""
+    path = beside / name if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise UsageError(f"no profile {name!r}: use one of {known}, or the path of a .yaml file")
     return path
 
 
-def read_profile(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; UsageError where the file does not hold one."""
+def read_profile(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a profile's values over those of the profile that it extends. UsageError where one holds no mapping.
+
+    below: the profiles that extend this one.
+    """
     try:
         values = from_yaml(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no YAML in UTF-8: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is not a mapping of keys to values")
-    return values
+    if "extends" not in values:
+        return values
+    name = values.pop("extends")
+    if not isinstance(name, str):
+        raise UsageError(f"{path}: extends is {name!r}: it must be the name or the path of one profile")
+    try:
+        extended = find_profile(name, path.parent)
+    except UsageError as error:
+        raise UsageError(f"{path} extends {name}: {error}") from None
+    below = (*below, path.resolve())
+    if extended.resolve() in below:
+        raise UsageError(f"{path} extends {name}, which extends it")
+    return read_profile(extended, below) | values
 
 
 def load(profile: str, **values: Any) -> Experiment:

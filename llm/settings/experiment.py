@@ -189,7 +189,7 @@ def _one_line(error: ValidationError, values: dict[str, Any]) -> str:
         known = Student.model_fields if name == "students" else Experiment.model_fields
         return f"unknown key {label!r}: the keys are {', '.join(field.alias or key for key, field in known.items())}"
     if first["type"] == "missing":
-        return f"{label} is not set" + ("" if label != name else ": copy a complete profile from llm/profiles")
+        return f"{label} is not set" + ("" if label != name else ": extend a profile that has it, as in 'extends: cpu'")
     if first["type"] == "value_error" and isinstance(first["input"], dict):
         return f"{label}: {first['msg'].removeprefix('Value error, ')}"
     # A union has a fault for each of its types: those that came furthest into the value are of the type that was meant.

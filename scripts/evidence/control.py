@@ -1,7 +1,7 @@
 """Train the direct student until it is finished, and sample it at every temperature: a control that lacks no training.
 
-    python -m scripts.evidence.control --profile race
-    python -m scripts.evidence.control --profile race --part 1/2
+    python -m scripts.evidence.control --profile scripts/objectives/race.yaml
+    python -m scripts.evidence.control --profile scripts/objectives/race.yaml --part 1/2
 
 A student that would go on to learn lies below what it can reach, and so do all its temperatures: others have something
 over such a control that longer training alone would give. Of a finished run, the direct students of all seeds are

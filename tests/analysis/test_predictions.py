@@ -27,10 +27,11 @@ from scripts.analysis.predictions import (
     question,
     tally,
 )
-from scripts.analysis.results import EXPERIMENTS, Results
+from scripts.analysis.results import COMMITTED, EXPERIMENTS, Results
 from scripts.analysis.style import OBJECTIVES
 from scripts.report.objectives import CELLS
 
+PROFILES = {name: str(config.REPOSITORY / "scripts" / "objectives" / f"{name}.yaml") for name in EXPERIMENTS}
 TINY = dict(num_train=32, num_validation=16, num_test=16, max_length=10, batch_size=16, shard_size=100)
 TINY |= dict(teacher_epochs=1, student_epochs=1, own_prefix_steps=2)
 
@@ -40,7 +41,7 @@ TINY |= dict(teacher_epochs=1, student_epochs=1, own_prefix_steps=2)
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_is_predicted_is_of_models_that_the_experiment_has(name):
-    asked, experiment = question(name), config.load(name)
+    asked, experiment = question(name), config.load(PROFILES[name])
     models = {model.model for model in pipeline.models(experiment, 0)}
     for cell in asked.cells:
         assert set(cell.ours) <= models and (cell.than == CONTROL or set(cell.than) <= models)
@@ -50,6 +51,17 @@ def test_what_is_predicted_is_of_models_that_the_experiment_has(name):
         assert cell.predicted.keys() <= asked.rivals.keys() and set(cell.predicted.values()) <= set("+-0")
     told = {rival for cell in asked.cells for rival in cell.predicted}
     assert told == set(asked.rivals)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_profile_is_what_the_committed_results_were_made_with(name):
+    """But for knots of the control that were added, and for fields that did not exist."""
+    made_with = (
+        Results(COMMITTED).experiment(name, "medium-more" if name == "capacity" else "").provenance["experiment"]
+    )
+    now = config.load(PROFILES[name]).to_dict()
+    assert set(made_with.pop("control_temperatures")) <= set(now["control_temperatures"])
+    assert made_with == {field: now[field] for field in made_with}
 
 
 def test_what_more_data_do_is_asked_of_every_size():
@@ -81,7 +93,7 @@ def test_no_two_rivals_predict_the_same(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_all_students_have_as_many_updates_as_the_direct_one(name):
-    experiment = config.load(name)
+    experiment = config.load(PROFILES[name])
     works = [work for work in pipeline.works(experiment) if work.kind == "train" and work.by.role == "student"]
     assert DIRECT in {work.by.model for work in works}
     sequences = {work.data.num_sequences if work.data else experiment.num_train for work in works}
@@ -185,7 +197,7 @@ def test_cells_of_which_all_rivals_predict_the_same_decide_nothing():
 
 def flags_of(name: str, root) -> list[str]:
     """Of the experiment on the smoke profile's models, with little data: its own students and temperatures."""
-    real = config.load(name).to_dict()
+    real = config.load(PROFILES[name]).to_dict()
     chosen = {field: real[field] for field in ("temperatures", "control_temperatures", "students")}
     profile = root / f"{name}.yaml"
     profile.write_text(config.render(config.load("smoke", **TINY, **chosen)))

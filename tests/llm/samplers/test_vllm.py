@@ -217,7 +217,8 @@ def test_temperatures_that_vllm_would_change_are_refused():
 
 
 def test_the_paper_is_drawn_by_vllm_and_all_else_by_ours():
-    samplers = {path.stem: config.load(path.stem).sampler for path in config.PROFILES.glob("*.yaml")}
+    profiles = [*config.PROFILES.glob("*.yaml"), *config.REPOSITORY.glob("scripts/objectives/*.yaml")]
+    samplers = {path.stem: config.load(str(path)).sampler for path in profiles}
     assert samplers.pop("paper") == "vllm" and set(samplers.values()) == {"own"}
 
 

@@ -10,16 +10,51 @@ from llm.machine.processes import UsageError
 from llm.settings import config
 from llm.settings.experiment import Experiment
 
+PROFILES = [*config.PROFILES.glob("*.yaml"), *config.REPOSITORY.glob("scripts/objectives/*.yaml")]
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "cpu", "paper"])
-def test_every_profile_is_complete(name):
-    assert set(config.load(name).to_dict()) == set(Experiment.model_fields)
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_is_complete(path):
+    assert set(config.load(str(path)).to_dict()) == set(Experiment.model_fields)
 
 
 def test_render_is_a_profile_of_the_same_experiment(tmp_path, smoke):
     path = tmp_path / "copy.yaml"
     path.write_text(config.render(smoke))
     assert config.load(str(path)) == smoke
+
+
+def test_a_profile_has_what_it_extends_and_what_differs(tmp_path, smoke):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "mine.yaml").write_text("extends: smoke\nseed: 7\nstudent: {model_type: gpt2}\n")
+    (tmp_path / "below" / "other.yml").write_text("num_seeds: 2\nextends: ../mine.yaml\n")
+    mine = smoke.with_values(seed=7, student={"model_type": "gpt2"})  # nothing is left of the other student
+    assert config.load(str(tmp_path / "mine.yaml")) == mine
+    experiment, root, _ = config.parse("", ["--profile", str(tmp_path / "below" / "other.yml"), "--seed", "8"])
+    assert experiment == mine.with_values(num_seeds=2, seed=8) and root.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("extends", "told"),
+    [
+        (
+            "none",
+            r"mine\.yaml extends none: no profile 'none': use one of cpu, paper, place, quick, smoke, or the path",
+        ),
+        ("none.yaml", r"mine\.yaml extends none\.yaml: no profile 'none\.yaml'"),
+        ("mine.yaml", r"mine\.yaml extends mine\.yaml, which extends it"),
+        ("other.yaml", r"other\.yaml extends mine\.yaml, which extends it"),
+        ("broken.yaml", r"broken\.yaml is not a mapping"),
+        ("[cpu, smoke]", r"mine\.yaml: extends is \['cpu', 'smoke'\]: it must be the name or the path of one profile"),
+        ("null", r"mine\.yaml: extends is None"),
+    ],
+)
+def test_a_profile_that_extends_none_is_refused_in_one_line(tmp_path, extends, told):
+    (tmp_path / "mine.yaml").write_text(f"extends: {extends}\n")
+    (tmp_path / "other.yaml").write_text("extends: mine.yaml\n")
+    (tmp_path / "broken.yaml").write_text("- 1\n")
+    with pytest.raises(UsageError, match=rf"^[^\n]*{told}[^\n]*$"):
+        config.load(str(tmp_path / "mine.yaml"))
 
 
 def test_paper_profile_has_the_papers_numbers():
@@ -271,7 +306,9 @@ def test_students_that_are_no_list_are_refused_by_name(smoke, value):
 def test_a_missing_key_is_refused_by_name(smoke):
     values = smoke.to_dict()
     del values["batch_size"]
-    with pytest.raises(UsageError, match="batch_size"):
+    with pytest.raises(
+        UsageError, match=r"^batch_size is not set: extend a profile that has it, as in 'extends: cpu'$"
+    ):
         config.build(values)
 
 
