@@ -60,7 +60,9 @@ def open_place(argv: list[str] | None = None) -> tuple[Run, Namespace]:
         part=dict(type=Part.parse, default=Part(), metavar="K/N", help="do the k-th of n parts, beside the others"),
         prompts=dict(type=Path, metavar="FILE", help="a prompt a line; in .jsonl {'text': ...} or {'ids': [...]}"),
     )
-    experiment, _, args = config.parse(__doc__, argv, "place", models, fields_of, **options)
+    experiment, _, args = config.parse(
+        __doc__, argv, profile="place", positional=models, fields_of=fields_of, **options
+    )
     run = Run(experiment, Paths(args.out or REPOSITORY / "runs" / "place"), args.part)
     run.refuse_other_settings()
     return run, args

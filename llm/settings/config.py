@@ -7,14 +7,15 @@ command line. Whatever is wrong with a value ends in a `UsageError`: one line th
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from llm.machine.processes import UsageError
-from llm.settings.experiment import TEXTS, Experiment, build
-from llm.settings.yaml_text import from_yaml
+from llm.settings.experiment import TYPES, Experiment, build
+from llm.settings.yaml_text import from_yaml, to_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILES = REPOSITORY / "llm" / "profiles"
@@ -22,7 +23,7 @@ PROFILES = REPOSITORY / "llm" / "profiles"
 
 def render(experiment: Experiment) -> str:
     """Return the resolved experiment as YAML, ready to be a profile."""
-    return yaml.safe_dump(experiment.to_dict(), sort_keys=False, default_flow_style=None, width=120).rstrip()
+    return to_yaml(experiment.to_dict())
 
 
 def find_profile(name: str, beside: Path = Path()) -> Path:
@@ -82,8 +83,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def _flag_value(name: str, given: str) -> Any:
-    """Return the value of a field's flag: YAML, or the text itself where the field may be text."""
-    if name in TEXTS and given[:1] not in ("[", "{"):
+    """Return the value of a field's flag: the text itself where the field may be text, but for brackets; else YAML."""
+    as_typed = "string" in TYPES[name] and not given.startswith(("[", "{"))
+    if as_typed and not (given == "null" and "null" in TYPES[name]):
         if any("\ud800" <= letter <= "\udfff" for letter in given):  # how Python keeps bytes that are no letter
             raise UsageError(f"{name} is {given!r}: it is not in UTF-8")
         return given
@@ -96,7 +98,8 @@ def _flag_value(name: str, given: str) -> Any:
 
 def _joined(argv: list[str], options: Iterable[str]) -> list[str]:
     """Return --NAME=TEXT for --NAME TEXT, so that a text may start with a dash; not where an option follows."""
-    flags, others = {f"--{name}" for name in TEXTS}, {f"--{name}" for name in options}
+    flags = {f"--{name}" for name, types in TYPES.items() if "string" in types}
+    others = {f"--{name}" for name in options}
     found: list[str] = []
     for argument in argv:
         if found and found[-1] in flags and argument.split("=")[0] not in others:
@@ -106,10 +109,21 @@ def _joined(argv: list[str], options: Iterable[str]) -> list[str]:
     return found
 
 
+def _add_fields(command: argparse.ArgumentParser) -> None:
+    """Add a flag for each field of an experiment, in groups."""
+    for name, field in Experiment.model_fields.items():
+        if field.json_schema_extra:
+            group = command.add_argument_group(field.json_schema_extra["begins"])
+        several = {"nargs": "*"} if name in ("temperatures", "control_temperatures") else {}
+        told = dict(metavar="VALUE", help=field.description, **several)
+        group.add_argument(f"--{name}", type=partial(_flag_value, name), default=argparse.SUPPRESS, **told)
+
+
 def parse(
     doc: str,
     argv: list[str] | None = None,
     profile: str = "cpu",
+    out: str | None = None,
     positional: dict[str, Any] | None = None,
     fields_of: Callable[[argparse.Namespace, dict[str, Any]], dict[str, Any]] = lambda args, values: {},
     **options: dict[str, Any],
@@ -117,29 +131,23 @@ def parse(
     """Return the experiment, its directory and the other flags of a command line.
 
     doc: the entry's module docstring, shown by --help. profile: whose fields it has if the command line names none.
+    out: the directory's name in runs/ if the command line names none; if there is no such name, the profile's.
     positional: what the entry takes without a flag, and options: further flags of it, each the keyword arguments of
     `add_argument`. fields_of: what these say of the experiment, by the command line and the fields without them.
     """
     command = parser(doc)
     if positional:
         command.add_argument(**positional)
-    help_of_profile = f"a name in llm/profiles, or a .yaml file (default: {profile})"
-    command.add_argument("--profile", default=profile, help=help_of_profile)
-    command.add_argument("--out", type=Path, help="the run's directory (default: runs/PROFILE)")
+    told = f"a name in llm/profiles, or a .yaml file; a flag below overrides its key of that name (default: {profile})"
+    command.add_argument("--profile", default=profile, help=told)
+    command.add_argument("--out", type=Path, help=f"the run's directory (default: runs/{out or 'PROFILE'})")
     command.add_argument("--dry-run", action="store_true", help="print what would be done and where; touch nothing")
     for name, keywords in options.items():
         command.add_argument(f"--{name}", **keywords)
-    fields = command.add_argument_group("fields of the experiment", "each overrides the profile's key of the same name")
-    for name, field in Experiment.model_fields.items():
-        several = {"temperatures": dict(nargs="+"), "control_temperatures": dict(nargs="*")}.get(name, {})
-        fields.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="VALUE", help=field.description, **several)
+    _add_fields(command)
     flags = [*Experiment.model_fields, *options, "profile", "out", "dry-run", "help"]
     args = command.parse_args(_joined(sys.argv[1:] if argv is None else argv, flags))
     found = find_profile(args.profile)
-    values = read_profile(found)
-    for name in Experiment.model_fields.keys() & vars(args).keys():
-        given = getattr(args, name)
-        several = isinstance(given, list)
-        values[name] = [_flag_value(name, item) for item in given] if several else _flag_value(name, given)
-        delattr(args, name)
-    return build(values | fields_of(args, values)), args.out or REPOSITORY / "runs" / found.stem, args
+    given = {name: vars(args).pop(name) for name in Experiment.model_fields if name in args}
+    values = read_profile(found) | given
+    return build(values | fields_of(args, values)), args.out or REPOSITORY / "runs" / (out or found.stem), args

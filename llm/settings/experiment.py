@@ -1,6 +1,7 @@
 """One experiment is one frozen `Experiment`: what is wrong with a value ends in one line that names the field."""
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,12 +22,17 @@ LEAST_OF_VLLM, MOST_OF_VLLM = 0.01, 2.0  # tau: vLLM raises one below to this, a
 
 
 class Experiment(BaseModel):
-    """Everything that defines an experiment. Lengths are in tokens, batch sizes in sequences."""
+    """Everything that defines an experiment. Lengths are in tokens, batch sizes in sequences.
+
+    begins: the title of the fields from this one on, in --help.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     ground_truth: Text | ModelConfig = Field(
-        description="p*: hub id, directory, .gguf file, package://PACKAGE/FILE.gguf, or a model config (random weights)"
+        description="p*: hub id, directory, .gguf file, package://PACKAGE/FILE.gguf, or a model config, which means "
+        "random weights",
+        json_schema_extra={"begins": "the distributions"},
     )
     vocab_size: Annotated[int, Field(ge=2)] | None = Field(
         description="keep only the first so many ids of p* (null: all)"
@@ -50,26 +56,32 @@ class Experiment(BaseModel):
         description="further tau at which the teacher and the direct student are themselves sampled and evaluated"
     )
 
-    num_train: Count = Field(description="training sequences, of p* and of the teacher at each tau")
+    num_train: Count = Field(
+        description="training sequences, of p* and of the teacher at each tau",
+        json_schema_extra={"begins": "data and seeds"},
+    )
     num_validation: Count = Field(description="sequences of p* on which checkpoints are selected")
     num_test: int = Field(ge=2, description="sequences of p* for recall, and of each model for precision")
     seed: int = Field(ge=0, description="seed of every draw; 0 is a seed like any other")
     num_seeds: Count = Field(description="how many teachers are trained on one D, each with its students")
+
     students: tuple[Student, ...] = Field(
-        description="students with another loss: a list of {loss, prefixes, temperature, ...} (settings/students.py)"
+        description="students with another loss: a list of {loss, prefixes, temperature, ...} (settings/students.py)",
+        json_schema_extra={"begins": "further students"},
     )
     students_of_truth: bool = Field(
         description="also train students on second samples of p* itself at each tau, which no teacher's error is in"
     )
 
     placed: tuple[Placed, ...] = Field(
-        description="models that exist, which llm.place evaluates: a list of {name, model} (settings/placed.py)"
+        description="models that exist, which llm.place evaluates: a list of {name, model} (settings/placed.py)",
+        json_schema_extra={"begins": "models that exist"},
     )
     baseline: Text | None = Field(
         description="a model that is sampled at every temperature too, for others to be compared with"
     )
 
-    teacher_epochs: Count = Field(description="passes over D")
+    teacher_epochs: Count = Field(description="passes over D", json_schema_extra={"begins": "training"})
     student_epochs: Count = Field(description="passes over a student's training set")
     own_prefix_steps: Count = Field(
         description="optimiser steps between drawings of the prefixes of a student that learns after its own"
@@ -83,12 +95,18 @@ class Experiment(BaseModel):
     warmup_fraction: Fraction = Field(description="share of the steps that warm up")
     decay_fraction: Fraction = Field(description="share of the steps that decay linearly to 0")
     training_dtype: DType = Field(description="forward passes in training; weights stay float32")
-    sampling_dtype: DType = Field(description="sampling; bfloat16 falls back to float32 where not native")
+
+    sampling_dtype: DType = Field(
+        description="sampling; bfloat16 falls back to float32 where not native",
+        json_schema_extra={"begins": "sampling"},
+    )
     sampler: Literal["own", "vllm"] = Field(
         description="what draws samples: llm/sampling.py, or vLLM in its own environment (llm/samplers/vllm_shards.py)"
     )
 
-    shard_size: Count = Field(description="sequences in a shard of samples")
+    shard_size: Count = Field(
+        description="sequences in a shard of samples", json_schema_extra={"begins": "how it computes"}
+    )
     save_steps: Count = Field(description="optimiser steps between states to resume a training from")
     micro_batch_size: Count = Field(description="sequences in one forward-backward pass")
     gradient_checkpointing: bool = Field(description="compute activations twice in training rather than keep them")
@@ -162,47 +180,45 @@ class Experiment(BaseModel):
         return self.model_dump(mode="json")
 
 
-def _may_be_text(schema: dict[str, Any]) -> bool:
-    """Return whether a field of this JSON schema takes text."""
-    return any(each.get("type") == "string" for each in (schema, *schema.get("anyOf", ())))
+# The JSON types that each field may have.
+TYPES = {
+    name: {each.get("type") for each in (schema, *schema.get("anyOf", ()))}
+    for name, schema in Experiment.model_json_schema()["properties"].items()
+}
+LISTS = {"students": Student, "placed": Placed}  # fields that are lists of objects with keys of their own
 
 
-# Fields that may be text, which as flags are taken as they are typed; but in brackets, a list or a mapping in YAML.
-TEXTS = [name for name, schema in Experiment.model_json_schema()["properties"].items() if _may_be_text(schema)]
-
-
-def _label(location: tuple[int | str, ...]) -> str:
-    """Return students[0].beta for a fault's place in the list of students; for one in another field, the field."""
-    if location[0] != "students":
-        return str(location[0])
-    return "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in location).removeprefix(".")
+def _told(fault: dict[str, Any]) -> str:
+    """Return what pydantic says of a fault: what the value must be, or what is wrong with several together."""
+    return "not empty" if "too_short" in fault["type"] else re.sub("^(Input should be|Value error,) ", "", fault["msg"])
 
 
 def _one_line(error: ValidationError, values: dict[str, Any]) -> str:
-    """Return the first fault of a validation as one line that names the field, its value and what it must be."""
+    """Return the first fault of a validation as one line that names the field, its value and what it must be.
+
+    In one of LISTS the field has its place: students[0].beta.
+    """
     faults = error.errors()
     first = faults[0]
     if not first["loc"]:
-        return first["msg"].removeprefix("Value error, ")
-    name, label = first["loc"][0], _label(first["loc"])
+        return _told(first)
+    name, *place = first["loc"]
+    in_list, keys = name in LISTS, LISTS.get(name, Experiment).model_fields
+    label = "".join([name, *(f"[{each}]" if isinstance(each, int) else f".{each}" for each in place * in_list)])
     if first["type"] == "extra_forbidden":
-        known = Student.model_fields if name == "students" else Experiment.model_fields
-        return f"unknown key {label!r}: the keys are {', '.join(field.alias or key for key, field in known.items())}"
+        return f"unknown key {label!r}: the keys are {', '.join(field.alias or key for key, field in keys.items())}"
     if first["type"] == "missing":
-        return f"{label} is not set" + ("" if label != name else ": extend a profile that has it, as in 'extends: cpu'")
+        return f"{label} is not set" + ("" if in_list else ": extend a profile that has it, as in 'extends: cpu'")
     if first["type"] == "value_error" and isinstance(first["input"], dict):
-        return f"{label}: {first['msg'].removeprefix('Value error, ')}"
+        return f"{label}: {_told(first)}"
     # A union has a fault for each of its types: those that came furthest into the value are of the type that was meant.
-    of_field = [fault for fault in faults if fault["loc"][0] == name]
+    of_field = [first] if in_list else [fault for fault in faults if fault["loc"][0] == name]
     furthest = max(len(fault["loc"]) for fault in of_field)
     of_field = [fault for fault in of_field if len(fault["loc"]) == furthest]
-    told = ["not empty" if "too_short" in fault["type"] else fault["msg"] for fault in of_field]
-    wanted = " or ".join(
-        dict.fromkeys(each.removeprefix("Input should be ").removeprefix("Value error, ") for each in told)
-    )
+    wanted = " or ".join(dict.fromkeys(map(_told, of_field)))
     value = of_field[0]["input"] if len(of_field) == 1 else values[name]
-    hint = f"; as text, in quotes: {str(value)!r}" if name in TEXTS and isinstance(value, (bool, int, float)) else ""
-    return f"{label} is {value!r}: it must be {wanted}{hint}"
+    in_quotes = "string" in TYPES[name] and isinstance(value, (bool, int, float))
+    return f"{label} is {value!r}: it must be {wanted}" + (f"; as text, in quotes: {str(value)!r}" if in_quotes else "")
 
 
 def build(values: dict[str, Any]) -> Experiment:

@@ -1,6 +1,7 @@
 """Profiles, flags, and every wrong value refused by name."""
 
 import math
+import re
 import sys
 
 import pytest
@@ -18,10 +19,12 @@ def test_every_profile_is_complete(path):
     assert set(config.load(str(path)).to_dict()) == set(Experiment.model_fields)
 
 
-def test_render_is_a_profile_of_the_same_experiment(tmp_path, smoke):
+@pytest.mark.parametrize("text", ["The", "1e-3", "0100", "1:30", "1_000", "yes", "null", "~", ".5", "2001-01-01", " a"])
+def test_render_is_a_profile_of_the_same_experiment(tmp_path, smoke, text):
     path = tmp_path / "copy.yaml"
-    path.write_text(config.render(smoke))
-    assert config.load(str(path)) == smoke
+    for experiment in (smoke, smoke.with_values(prompt=text, learning_rate=1e-7)):
+        path.write_text(config.render(experiment))
+        assert config.load(str(path)) == experiment
 
 
 def test_a_profile_has_what_it_extends_and_what_differs(tmp_path, smoke):
@@ -57,6 +60,20 @@ def test_a_profile_that_extends_none_is_refused_in_one_line(tmp_path, extends, t
         config.load(str(tmp_path / "mine.yaml"))
 
 
+def test_help_has_every_field_in_the_groups_and_the_order_of_the_profile(capsys):
+    with pytest.raises(SystemExit):
+        config.parse("", ["--help"])
+    flag_or_title = re.compile(r"^(?:  --(\w+) .*|(?!usage|options)(\w.*):)$", re.MULTILINE)
+    of_help = [
+        flag or title
+        for flag, title in flag_or_title.findall(capsys.readouterr().out)
+        if flag not in ("profile", "out")
+    ]
+    lines = (config.PROFILES / "cpu.yaml").read_text().split("\n\n", 1)[1]
+    assert of_help == re.findall(r"^(?:# )?(\w[\w ]*\w)", lines, re.MULTILINE)
+    assert set(Experiment.model_fields) < set(of_help)
+
+
 def test_paper_profile_has_the_papers_numbers():
     paper = config.load("paper")
     assert (paper.num_train, paper.num_validation, paper.num_test) == (10_000_000, 100_000, 100_000)
@@ -81,6 +98,36 @@ def test_a_flag_overrides_the_profile():
     assert root.name == "smoke"
 
 
+@pytest.mark.parametrize(
+    ("flag", "given", "value"),
+    [
+        ("learning_rate", "1E-3", 1e-3),
+        ("learning_rate", ".5", 0.5),
+        ("num_test", "0100", 100),  # in YAML 1.1 it is 64, and 1:30 is 90
+        ("num_test", "1:30", "'1:30': it must be a valid integer"),
+        ("num_test", "1_000", "'1_000': it must be a valid integer"),
+        ("num_test", "0x10", "'0x10': it must be a valid integer"),
+        ("temperatures", "1:30", "'1:30': it must be a valid number"),
+        ("temperatures", "", "None: it must be a valid number"),
+        ("chat_template", "yes", "'yes': it must be a valid boolean"),
+    ],
+)
+def test_a_number_is_decimal(flag, given, value):
+    flags = ["--profile", "smoke", f"--{flag}", given]
+    if isinstance(value, str):
+        with pytest.raises(UsageError, match=f"^{flag} is {value}$"):
+            config.parse("", flags)
+    else:
+        assert getattr(config.parse("", flags)[0], flag) == value
+
+
+def test_null_is_none_where_a_field_may_be_none():
+    experiment = config.parse("", ["--profile", "smoke", "--teacher", "null", "--student=null", "--baseline", "null"])[
+        0
+    ]
+    assert (experiment.teacher, experiment.student, experiment.baseline) == (None, None, None)
+
+
 @pytest.mark.parametrize("text", ["the cat # hash", "the ", " - a", "-a", "--a", "a\nb", "yes", "123", "null", "é"])
 def test_text_is_taken_as_it_is_typed(text):
     for flags in (["--prompt", text], [f"--prompt={text}"]):
@@ -101,7 +148,8 @@ def test_a_list_is_one_in_brackets(text, prompt):
         (["--prompt", "--out", "/x"], "--prompt: expected one argument"),
         (["--prompt", "[INST] a"], "a text that begins with a bracket"),
         (["--prompt", "\udcff"], "not in UTF-8"),
-        (["--student", "{a: 1, a: 2}"], "student"),
+        (["--student", "{a: 1, a: 2}"], "student is '{a: 1, a: 2}': not a YAML value"),
+        (["--student", "{{a}}"], "student is '{{a}}': not a YAML value"),
     ],
 )
 def test_text_that_is_none_is_refused(flags, told):
@@ -279,6 +327,7 @@ def test_students_are_given_as_a_flag(smoke):
             r"unknown key 'students\[0\]\.tau': the keys are loss, prefixes, temperature, beta, lambda",
         ),
         ({"loss": "kl_teacher_student", "prefixes": "student"}, r"students\[0\]\.temperature is not set"),
+        ({"loss": "other"}, r"students\[0\]\.loss is 'other': it must be 'hard', [^F]*$"),
         ("kl_teacher_student", r"students\[0\] is 'kl_teacher_student': it must be an object"),
     ],
 )
@@ -287,6 +336,20 @@ def test_what_is_no_student_is_refused_in_one_line_with_its_place(smoke, student
         smoke.with_values(students=[student], vocab_size=40)
     with pytest.raises(UsageError, match=rf"^{told.replace('0', '1', 1)}[^\n]*$"):  # the second of two
         smoke.with_values(students=[SAMPLED, student], vocab_size=40)
+
+
+@pytest.mark.parametrize(
+    ("placed", "told"),
+    [
+        ({"name": "a", "model": "b", "sed": 1}, r"unknown key 'placed\[0\]\.sed': the keys are name, model, seed"),
+        ({"name": "a"}, r"placed\[0\]\.model is not set"),
+        ({"name": "a", "model": "b", "seed": -1}, r"placed\[0\]\.seed is -1: it must be greater than or equal to 0"),
+        ("a", r"placed\[0\] is 'a': it must be an object"),
+    ],
+)
+def test_what_is_no_placed_model_is_refused_in_one_line_with_its_place(smoke, placed, told):
+    with pytest.raises(UsageError, match=rf"^{told}$"):
+        smoke.with_values(placed=[placed])
 
 
 def test_a_student_is_listed_once(smoke):
