@@ -30,14 +30,12 @@ from llm.results import evaluation
 from llm.results.advantage import MOST_BETWEEN_KNOTS, QUANTITIES, of_seed, reached, widest_gap
 from llm.results.sequences import Sequences, read_sequences
 from llm.results.table import markdown
-from llm.run import Run
+from llm.run import Run, open_run
 from llm.samplers import sample_sets
-from llm.settings import config, prompts
-from llm.settings.config import REPOSITORY
+from llm.settings import prompts
 from llm.settings.parts import Part
 from llm.settings.placed import Placed
 from llm.store import locks
-from llm.store.paths import Paths
 
 COMPARED = ("precision", "recall", "entropy")
 
@@ -56,16 +54,9 @@ def fields_of(args: Namespace, values: dict[str, Any]) -> dict[str, Any]:
 def open_place(argv: list[str] | None = None) -> tuple[Run, Namespace]:
     """Return the run that a command line names, in which nothing is trained, and its other flags."""
     models = dict(dest="models", nargs="+", metavar="MODEL", type=Placed.of, help="a model, or NAME=MODEL")
-    options = dict(
-        part=dict(type=Part.parse, default=Part(), metavar="K/N", help="do the k-th of n parts, beside the others"),
-        prompts=dict(type=Path, metavar="FILE", help="a prompt a line; in .jsonl {'text': ...} or {'ids': [...]}"),
-    )
-    experiment, _, args = config.parse(
-        __doc__, argv, profile="place", positional=models, fields_of=fields_of, **options
-    )
-    run = Run(experiment, Paths(args.out or REPOSITORY / "runs" / "place"), args.part)
-    run.refuse_other_settings()
-    return run, args
+    after = dict(type=Path, metavar="FILE", help="a prompt a line; in .jsonl {'text': ...} or {'ids': [...]}")
+    placing = dict(profile="place", out="place", positional=models, fields_of=fields_of)
+    return open_run(__doc__, argv, **placing, prompts=after)
 
 
 def main() -> None:

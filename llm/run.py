@@ -287,13 +287,13 @@ class Run:
         return f"{work}: {often}{number:,} sequences, at most {tokens:,} tokens {made}"
 
 
-def open_run(doc: str, argv: list[str] | None = None, **options: dict[str, Any]) -> tuple[Run, Namespace]:
-    """Return the run that an entry's command line names and its other flags; UsageError for other settings' run.
+def open_run(doc: str, argv: list[str] | None = None, in_parts: bool = True, **command: Any) -> tuple[Run, Namespace]:
+    """Return the run that a command line names, and its other flags; UsageError for other settings' run.
 
-    doc and options as `llm.settings.config.parse`. Every entry takes --part.
+    doc, argv and command as `llm.settings.config.parse`. in_parts: whether it takes --part.
     """
     part = dict(type=Part.parse, default=Part(), metavar="K/N", help="do the k-th of n parts, beside the others")
-    experiment, root, args = config.parse(doc, argv, part=part, **options)
-    run = Run(experiment, Paths(root), args.part)
+    experiment, root, args = config.parse(doc, argv, **({"part": part} if in_parts else {}), **command)
+    run = Run(experiment, Paths(root), args.part if in_parts else Part())
     run.refuse_other_settings()
     return run, args

@@ -84,6 +84,15 @@ def test_every_variable_is_checked(variables, told):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and told in done.stderr
 
 
+@pytest.mark.parametrize("named", [{"JOBS": "1"}, {"JOBS": "1", "PROFILE": "sparsity"}])
+def test_an_experiment_on_objectives_has_the_profile_beside_it(named, tmp_path):
+    done = run(
+        "bash", str(REPOSITORY / "scripts" / "objectives.sh"), "sparsity", "--vocab_size", "5", cwd=tmp_path, **named
+    )
+    told = "error: students[4].k is 8: it must be at most the vocabulary's 5 ids\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
 def test_where_and_how_a_script_is_started_does_no_harm(tmp_path):
     """From another directory with modules of the user's, by a link, with CDPATH and another launcher's variables."""
     for module in ("yaml", "json", "random", "llm"):

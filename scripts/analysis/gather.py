@@ -16,10 +16,8 @@ import pandas as pd
 from llm.distributions import DIRECT, GROUND_TRUTH, Distribution
 from llm.machine.processes import run_entry, say
 from llm.results import scores
-from llm.run import Run
-from llm.settings import config
+from llm.run import Run, open_run
 from llm.store import files
-from llm.store.paths import Paths
 from scripts.analysis.results import COMMITTED, Results
 
 NUM_COMPONENTS = 16
@@ -70,11 +68,9 @@ def embeddings(run: Run, finished: Results) -> pd.DataFrame:
 def main() -> None:
     where = dict(type=Path, default=COMMITTED, help="the folder to write (default: figs/results)")
     alone = dict(action="store_true", help="the numbers alone, without texts and the map's embeddings")
-    experiment, root, args = config.parse(__doc__, results=where, numbers=alone)
+    run, args = open_run(__doc__, in_parts=False, results=where, numbers=alone)
     if args.dry_run:
-        return say(f"gather {root} -> {args.results}")
-    run = Run(experiment, Paths(root))
-    run.refuse_other_settings()
+        return say(f"gather {run.paths.root} -> {args.results}")
     for path in gather(run, args.results, args.numbers):
         say(f"gathered: {path} ({files.size(path):,} bytes)")
 

@@ -21,9 +21,8 @@ import torch
 
 from llm.distributions import TEACHER, Distribution
 from llm.machine.processes import UsageError, run_entry
-from llm.run import Run
+from llm.run import Run, open_run
 from llm.settings import config
-from llm.store.paths import Paths
 from scripts.benchmarks.common import interleaved, ratio, timed
 
 STAGE = "source scripts/launch.sh; stage llm.train --models students"
@@ -57,10 +56,9 @@ def seconds_of(run: Run, jobs: int) -> float:
 def main() -> None:
     jobs = dict(type=int, default=2, help="how many side by side (default: 2)")
     num_pairs = dict(type=int, default=3, help="rounds, of each way once (default: 3)")
-    experiment, root, args = config.parse(__doc__, jobs=jobs, num_pairs=num_pairs)
+    run, args = open_run(__doc__, in_parts=False, jobs=jobs, num_pairs=num_pairs)
     if args.jobs < 1 or args.num_pairs < 1:
         raise UsageError("jobs and num_pairs must be at least 1")
-    run = Run(experiment, Paths(root))
     works = [work for work in run.works("train") if work.by.role == "student"]
     run.need_samples(work.data for work in works)
     print(f"{len(works)} students, {torch.get_num_threads()} threads, {args.jobs} jobs")

@@ -4,26 +4,24 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from llm import run
 from llm.machine.processes import UsageError
-from llm.run import Run
-from llm.settings import config
 from llm.store import files
-from llm.store.paths import Paths
 
 
-def open_run(doc: str, **options: dict[str, Any]) -> tuple[Run, Namespace]:
+def open_run(doc: str, **options: dict[str, Any]) -> tuple[run.Run, Namespace]:
     """Return the run that an export's command line names, and its other flags; UsageError for other settings' run.
 
     doc and options as `llm.settings.config.parse`. Every export takes NAME, --model_seed and --to.
     """
     name = dict(dest="name", metavar="NAME", help="a model's name, as in the run's table")
     seed = dict(type=int, default=0, metavar="SEED", help="which of its trainings (default: 0)")
-    to = dict(type=Path, required=True, metavar="DIRECTORY", help="where to write it: a new directory")
-    experiment, root, args = config.parse(doc, positional=name, model_seed=seed, to=to, **options)
-    run = Run(experiment, Paths(root))
-    run.refuse_other_settings()
-    args.to = args.to.expanduser().resolve()
-    return run, args
+    to = dict(type=_absolute, required=True, metavar="DIRECTORY", help="where to write it: a new directory")
+    return run.open_run(doc, in_parts=False, positional=name, model_seed=seed, to=to, **options)
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().resolve()
 
 
 def whole(directory: Path, script: str) -> Path:

@@ -28,10 +28,8 @@ from llm.models import loading
 from llm.models.language import load_tokenizer
 from llm.pipeline import TRUTH
 from llm.results import scores
-from llm.run import Run
-from llm.settings import config
+from llm.run import Run, open_run
 from llm.store import files
-from llm.store.paths import Paths
 from scripts.released import deviations
 from scripts.released.comparison import OURS, PERPLEXITY, Variant, compare, other_teacher, table, teacher_of, work_of
 
@@ -135,13 +133,11 @@ def measure(run: Run) -> list[dict]:
 
 
 def main() -> None:
-    experiment, root, args = config.parse(__doc__)
-    run = Run(experiment, Paths(root))
-    run.refuse_other_settings()
+    run, args = open_run(__doc__, in_parts=False)
     path, finished = run.paths.results / "released.csv", run.paths.results / "table.csv"
     if args.dry_run:
         names = ", ".join(deviation.__name__ for deviation in DEVIATIONS)
-        return say(f"measure {names} in {root / 'released'} -> {path}")
+        return say(f"measure {names} in {run.paths.root / 'released'} -> {path}")
     if run.language is None or not finished.is_file() or not scores.are_complete(run):
         raise UsageError(
             f"{finished} is missing or not of all samples: run the four scripts first, "
@@ -152,7 +148,7 @@ def main() -> None:
     with run.writing():
         rows = measure(run)
         files.write_bytes(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode())
-    say(f"\nnats per token; 95 % intervals {over('recall', 1, experiment.num_test)}\n\n{table(rows)}")
+    say(f"\nnats per token; 95 % intervals {over('recall', 1, run.experiment.num_test)}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,9 @@ def export(run: Run, works: list[Work], directory: Path) -> None:
 
 
 def main() -> None:
-    run, args = open_run(__doc__, to=dict(type=Path, required=True, metavar="DIR", help="the directory to write"))
+    run, args = open_run(
+        __doc__, in_parts=False, to=dict(type=Path, required=True, metavar="DIR", help="the directory to write")
+    )
     students = [work for work in run.works("train") if work.by.role == "student"]
     works = [work for work in students if twin(work.student)]
     for work in students:

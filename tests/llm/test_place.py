@@ -393,6 +393,11 @@ def test_nothing_is_trained(tmp_path):
     assert {work.kind for work in run.works("train", "select")} == set()
 
 
+def test_it_lies_apart_from_the_profiles_own_run():
+    run, _ = open_place(["some/where", "--profile", "smoke"])
+    assert run.paths.root == config.REPOSITORY / "runs" / "place"
+
+
 @pytest.mark.parametrize(("entropies", "told"), [((3.0, 3.3), False), ((3.0, 3.6), True), ((3.2, 3.4), False)])
 def test_temperatures_of_the_baseline_that_lie_far_apart_around_a_model_are_told(entropies, told, monkeypatch):
     """The model lies at 3.1: between both, between both with 0.6 nats between them, and outside."""

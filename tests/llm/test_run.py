@@ -134,6 +134,13 @@ def test_a_part_has_a_name_and_the_whole_has_none(tmp_path):
     assert (str(run.part), str(Part())) == ("2-of-4", "")
 
 
+def test_what_is_not_done_in_parts_takes_none(tmp_path):
+    flags = ["--profile", "smoke", "--out", str(tmp_path)]
+    assert open_run("", flags, in_parts=False)[0].part == Part()
+    with pytest.raises(UsageError, match=r"unrecognized arguments: --part=1/2"):
+        open_run("", [*flags, "--part=1/2"], in_parts=False)
+
+
 # ------------------------------------------------------------------------------------------ what is missing
 
 
