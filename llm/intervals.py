@@ -74,8 +74,12 @@ class Estimate:
         reach = margin / self.error - t.ppf(CONFIDENCE, self.freedom)
         return bool(2 * t.cdf(reach, self.freedom) - 1 >= POWER)
 
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".3f"
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format(self)
 
     def __neg__(self) -> "Estimate":
         return Estimate(-self.value, -self.high, -self.low, self.error, self.freedom)

@@ -75,6 +75,22 @@ def entry(module: str, *arguments: str, **environment: str) -> subprocess.Comple
     return run(sys.executable, "-m", module, *arguments, **environment)
 
 
+WITHOUT_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+class Without(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name in ("torch", "transformers"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Without())
+"""
+
+
+def without_torch(code: str) -> subprocess.CompletedProcess:
+    """Run Python code where neither torch nor transformers can be imported."""
+    return run(sys.executable, "-c", WITHOUT_TORCH + code)
+
+
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:
     """Every file below a directory, with its time stamp and its bytes, but the cache's and those that tell of runs."""
     return {

@@ -28,6 +28,9 @@ from llm.settings.config import REPOSITORY
 COMMITTED = REPOSITORY / "figs" / "results"
 MIXTURE = REPOSITORY / "MoG" / "results.json"
 EXPERIMENTS = ("race", "sparsity", "capacity")  # on objectives, each in a folder of its name
+# Validation nats a token: more than this behind an earlier epoch a model is overfitted, and a direct student that
+# gains less by training half as long again is finished, and may be the control (scripts/evidence).
+OVERFITTED = FINISHED = 0.01
 ROUNDING = 1e-2  # nats: log p of a sequence, as two machines compute it in float32
 GATHER = "run python -m scripts.analysis.gather, or git checkout figs/results for the committed one"
 

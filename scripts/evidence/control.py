@@ -30,9 +30,8 @@ from llm.results.evaluation import evaluate
 from llm.results.sequences import as_bytes
 from llm.run import Run, open_run
 from llm.store import files
+from scripts.analysis.results import FINISHED
 from scripts.evidence.length import LONGER, complete, nats, sequences, with_epochs
-
-FINISHED = 0.01  # nats a token
 
 
 def trained(run: Run, works: list[Work], mine: list[Work]) -> list[tuple[int, dict[Work, Run]]] | None:

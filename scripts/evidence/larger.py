@@ -13,7 +13,7 @@ import pandas as pd
 
 from llm.machine.processes import run_entry, say
 from llm.metrics import QUANTITIES
-from llm.results.table import PER_TOKEN, markdown
+from llm.results.table import PER_TOKEN
 from llm.settings import config
 from llm.store import files
 from llm.store.paths import Paths
@@ -45,16 +45,6 @@ def beside(ours: pd.DataFrame, larger: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def shown(frame: pd.DataFrame) -> str:
-    """Return in Markdown a row for each model and size of D, with intervals."""
-    titles, rows = {"precision": "precision", "recall": "recall", "entropy": "H(p'')"}, []
-    for (model, num_train), found in frame.groupby(["model", "num_train"], sort=False):
-        of = found.set_index("quantity")
-        cells = (f"{of.value[name]:.2f} [{of.low[name]:.2f}, {of.high[name]:.2f}]" for name in titles)
-        rows.append([model, f"{num_train:,}", *cells])
-    return markdown(["model", "sequences in D", *titles.values()], rows)
-
-
 def main() -> None:
     larger = dict(type=Path, required=True, help="the directory of the run with the larger D")
     _, root, args = config.parse(__doc__, larger=larger)
@@ -64,7 +54,7 @@ def main() -> None:
     frame = beside(rows(Paths(root).results), rows(Paths(args.larger).results))
     files.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
     say(frame.to_string(index=False, float_format="{:.3f}".format))
-    say(f"-> {path}\n\n{shown(frame)}")
+    say(f"-> {path}")
 
 
 if __name__ == "__main__":

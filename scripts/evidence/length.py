@@ -32,13 +32,13 @@ from llm.pipeline import TRUTH, Work
 from llm.results.evaluation import evaluate
 from llm.results.sequences import Sequences
 from llm.results.summary import Evaluated
-from llm.results.table import markdown
 from llm.run import Run, open_run
 from llm.store import files
 from llm.store.paths import Paths
 from llm.train import train
+from scripts.analysis.results import OVERFITTED
 
-OVERFITTED, LONGER = 0.01, 1.5  # nats a token, times
+LONGER = 1.5
 QUANTITIES = ("precision", "recall", "entropy")
 
 
@@ -138,15 +138,6 @@ def table(run: Run, works: list[Work]) -> pd.DataFrame:
     return frame
 
 
-def shown(frame: pd.DataFrame) -> str:
-    """Return in Markdown the rows of the models that are evaluated at each length."""
-    rows = [
-        [each.model, each.epochs, *(f"{value:.2f}" for value in (each.nats, each.precision, each.recall, each.entropy))]
-        for each in frame[frame["precision"].notna()].itertuples()
-    ]
-    return markdown(["model", "epochs", "validation nats", "precision", "recall", "H(p'')"], rows)
-
-
 def main() -> None:
     only = dict(nargs="+", metavar="MODEL", help="train these models again alone (default: all of seed 0)")
     run, args = open_run(__doc__, only=only)
@@ -169,7 +160,7 @@ def main() -> None:
             frame = table(run, works)
             files.write_bytes(path, frame.to_csv(index=False, lineterminator="\n").encode())
             say(frame.to_string(index=False, float_format="{:.4f}".format))
-            say(f"intervals {over('precision', 1, run.experiment.num_test)} -> {path}\n\n{shown(frame)}")
+            say(f"intervals {over('precision', 1, run.experiment.num_test)} -> {path}")
 
 
 if __name__ == "__main__":

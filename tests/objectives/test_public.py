@@ -9,7 +9,6 @@ import torch
 from scipy.special import entr, softmax
 
 from llm.objectives import losses
-from llm.settings.config import REPOSITORY
 from scripts.objectives import public
 
 TABLE = list(csv.DictReader(public.TABLE.read_text("utf-8").splitlines()))
@@ -110,10 +109,3 @@ def test_parameters_are_paired_one_to_one_and_not_all_alike():
     }
     assert skewed == {(f"{1 - lambda_:.1f}", f"lambda_={lambda_}") for lambda_ in (0.1, 0.5, 0.9)}
     assert len({row["theirs"] for row in TABLE}) > len(TABLE) / 3
-
-
-def test_the_readme_tells_how_many_there_are():
-    functions = {(row["package"], row["function"]) for row in TABLE}
-    told = f"{len(TABLE)} values of {len(functions)} functions of {len({package for package, _ in functions})} packages"
-    assert told in (REPOSITORY / "scripts" / "README.md").read_text()
-    assert TOLERANCES["float64"]["rtol"] == 1e-9

@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import made_up
 import pandas as pd
 import pytest
-from conftest import entry, run
+from conftest import entry, without_torch
 from PIL import Image
 from reading import Page
 
@@ -340,18 +339,10 @@ def test_a_row_of_another_length_is_refused():
 
 
 def test_it_needs_no_torch(made):
-    """Not only is it not imported: it cannot be, and neither can transformers."""
-    code = (
-        "import sys; from importlib.abc import MetaPathFinder\n"
-        "class Without(MetaPathFinder):\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name in ('torch', 'transformers'):\n"
-        "            raise ImportError(name)\n"
-        "sys.meta_path.insert(0, Without())\n"
+    done = without_torch(
         "from scripts.report import __main__ as report\n"
         f"sys.argv = ['report', '--results', '{made}/results', '--figures', '{made}', '--out', '{made}/report']\n"
         "report.main()\n"
     )
-    done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
     assert (made / "report" / "report.html").is_file()

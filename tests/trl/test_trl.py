@@ -1,4 +1,4 @@
-"""What TRL is given is the run's, to the id; its settings are ours; and the README tells what was measured."""
+"""What TRL is given is the run's, to the id; its settings are ours; and its verdicts follow from the numbers."""
 
 import ast
 import re
@@ -30,7 +30,6 @@ from llm.train import optimiser
 from scripts.trl import comparison, export, train
 
 ROOM = REPOSITORY / "scripts" / "trl"
-README = (ROOM / "README.md").read_text("utf-8")
 KL = {"loss": "kl_teacher_student", "prefixes": "ground_truth", "temperature": 1.0}
 JENSEN_SHANNON = KL | {"loss": "jensen_shannon", "beta": 0.5}
 NAMES = ["student_direct", "student_tau0.50", "student_kl_teacher_student_on_ground_truth_tau1.00"]
@@ -239,19 +238,6 @@ def committed() -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_csv(comparison.COMPARISON), pd.read_csv(comparison.EQUAL)
 
 
-def test_the_readme_says_what_the_tables_say():
-    table, equal = committed()
-    assert comparison.tables(table, equal) in README
-    told = " ".join(README.split())
-    assert f"the loss of no step is more than {equal['loss_gap'].max():.1e} nats a token from ours" in told
-    assert f"the last weights are at most {equal['weights_gap'].max():.1e} of the way" in told
-    same, with_0 = table["verdict"] == "the same", (table["difference_low"] < 0) & (table["difference_high"] > 0)
-    assert f"in the same place in {same.sum()} of {len(table)} differences" in told
-    assert f"It holds 0 in {with_0.sum()} of them" in told and (with_0 | same).all()
-    (num_seeds,) = set(table["num_seeds"]) | set(equal["num_seeds"])
-    assert f"Means of {num_seeds} seeds of the `smoke` profile" in told
-
-
 def test_the_verdicts_are_those_of_the_committed_numbers():
     table, _ = committed()
     assert len(table) == 4 * len(comparison.QUANTITIES)
@@ -269,7 +255,6 @@ def test_the_versions_are_those_that_are_installed():
         assert {name: version.split("+")[0] for name, version in versions.items()} == {
             name: pins[name] for name in train.VERSIONS
         }
-    assert f"TRL (Hugging Face's trainers, {pins['trl']})" in README
 
 
 @pytest.mark.parametrize("module", ["export", "train", "comparison"])
