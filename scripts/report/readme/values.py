@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 from scipy.stats import t
 
-from llm.distributions import Distribution, student_name
+from llm.distributions import GROUND_TRUTH, Distribution, student_name
 from llm.intervals import upper_bound
 from llm.results.advantage import QUANTITIES, of_seed
 from llm.results.table import table_over_seeds
@@ -78,6 +78,7 @@ def cpu() -> dict[str, object]:
     return {
         "num_seeds": RESULTS.num_seeds,
         "num_test": RESULTS.num_test,
+        "entropy_of_truth": RESULTS.mean("entropy", GROUND_TRUTH).value,
         "table": table_over_seeds(RESULTS.table[~of_truth_itself]),
         "claims": claims(RESULTS),
         "control": length_of_control(RESULTS),
