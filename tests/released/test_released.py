@@ -17,8 +17,9 @@ from llm.store.paths import Paths
 from scripts.released import __main__ as released
 from scripts.released.comparison import PERPLEXITY, SIDES, Variant, teacher_of, work_of
 
-FLAGS = ("--profile", "smoke", "--num_train", "300", "--teacher_epochs", "2", "--temperatures", "0.8")
-EXPERIMENT = config.load("smoke", num_train=300, teacher_epochs=2, temperatures=[0.8])
+SIZES = dict(num_train=300, num_validation=60, num_test=120, teacher_epochs=2)
+FLAGS = ("--profile", "smoke", "--temperatures", "0.8", *(f"--{name}={value}" for name, value in SIZES.items()))
+EXPERIMENT = config.load("smoke", temperatures=[0.8], **SIZES)
 TRAINED = ("end_of_sequence_dropped", "released_initialisation")
 ENDS, TESTED = "end of sequence dropped", "checkpoints selected on test"
 OTHERS, MEAN, LARGEST = (

@@ -78,6 +78,8 @@ def cpu() -> dict[str, object]:
     return {
         "num_seeds": RESULTS.num_seeds,
         "num_test": RESULTS.num_test,
+        "num_train": RESULTS.provenance["experiment"]["num_train"],
+        "student_epochs": RESULTS.provenance["experiment"]["student_epochs"],
         "entropy_of_truth": RESULTS.mean("entropy", GROUND_TRUTH).value,
         "table": table_over_seeds(RESULTS.table[~of_truth_itself]),
         "claims": claims(RESULTS),

