@@ -3,10 +3,9 @@
     python -m scripts.report
     python -m scripts.report --results figs/results --figures figs --out runs/report
 
-Writes report.html, which needs no other file and no network, and report.md, which links the figures. Both begin with
-the claim, the plane of precision and recall, and the verdicts. The same results and figures give the same bytes. Needs
-no torch. The claims are in scripts/analysis/claims.py; beside this module are
-the tables, what each figure says (captions.py) and the templates of the pages.
+Writes report.html, which needs no other file and no network. It begins with the claim, the plane of precision and
+recall, and the verdicts. The same results and figures give the same bytes. Needs no torch. The claims are in
+scripts/analysis/claims.py; beside this module are the tables, what each figure says (captions.py) and the template.
 """
 
 from pathlib import Path
@@ -92,17 +91,16 @@ def sections(found: list[Claim], results: Results, figures: Path) -> list[Sectio
     return [Section(title, blocks) for title, blocks in content.items()]
 
 
-def write(results: Results, figures: Path, out: Path) -> list[Path]:
-    """Write report.html and report.md in out, and return them. UsageError where a part or a figure is missing."""
+def write(results: Results, figures: Path, out: Path) -> Path:
+    """Write report.html in out, and return it. UsageError where a part or a figure is missing."""
     try:
         found = claims(results)
         content = summary(found, results, figures), sections(found, results, figures)
     except KeyError as error:
         raise UsageError(f"{results.directory} has no {error}: {results.made_by}") from None
-    pages = render(*content, out)
-    for name, page in pages.items():
-        write_bytes(out / name, page.encode())
-    return [out / name for name in pages]
+    path = out / "report.html"
+    write_bytes(path, render(*content).encode())
+    return path
 
 
 def main() -> None:
@@ -111,8 +109,7 @@ def main() -> None:
     command.add_argument("--figures", type=Path, default=REPOSITORY / "figs", help="the PNG files (default: figs)")
     command.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "report", help="where to write")
     args = command.parse_args()
-    for path in write(Results(args.results), args.figures, args.out):
-        say(f"report: {path}")
+    say(f"report: {write(Results(args.results), args.figures, args.out)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""A report as pages: report.html, which needs no other file, and report.md, by the templates beside this module."""
+"""A report as a page, which needs no other file, by the template beside this module."""
 
 import base64
 import csv
 import hashlib
 import io
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -100,14 +99,6 @@ def printable(value: object) -> object:
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in value)
 
 
-def marked(value: Cell) -> str:
-    """Return text in which nothing is Markdown: on one line, its special characters escaped."""
-    if isinstance(value, Estimate):
-        return str(value)
-    text = re.sub(r"\s*\n\s*", " ⏎ ", value.strip("\n"))
-    return re.sub(r"([\\`*\[\]<|&$~#]|(?<!\w)_|_(?!\w))", r"\\\1", text)
-
-
 def as_csv(table: Table) -> str:
     """Return a table's header and rows as CSV, intervals as they are shown, each row on a line that \\n ends."""
     text = io.StringIO()
@@ -115,8 +106,8 @@ def as_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def render(summary: Summary, sections: Sequence[Section], directory: Path) -> dict[str, str]:
-    """Return {file: page} for a directory, from which the Markdown links figures. UsageError where one is missing."""
+def render(summary: Summary, sections: Sequence[Section]) -> str:
+    """Return the page. UsageError where a figure is missing."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=lambda name: name.endswith(".html.j2"),
@@ -125,14 +116,10 @@ def render(summary: Summary, sections: Sequence[Section], directory: Path) -> di
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {
-        "marked": marked,
-        "as_csv": as_csv,
-        "address": lambda path: Path(os.path.relpath(path.resolve(), directory.resolve())).as_posix(),
-    }
+    templates.filters["as_csv"] = as_csv
     for kind in (Estimate, Figure, Verdict):
         templates.tests[kind.__name__.lower()] = lambda value, kind=kind: isinstance(value, kind)
     script = templates.get_template("copy.js").render()  # the page allows no other one to run
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = dict(summary=summary, sections=sections, tones=TONES, script_hash=script_hash)
-    return {name: templates.get_template(f"{name}.j2").render(values) for name in ("report.html", "report.md")}
+    return templates.get_template("report.html.j2").render(values)

@@ -22,7 +22,7 @@ from scripts.analysis.claims import Verdict, claims
 from scripts.analysis.results import COMMITTED, EXPERIMENTS, Results
 from scripts.report.__main__ import CLAIM, PAPER, TITLE, write
 from scripts.report.captions import FIGURES
-from scripts.report.pages import Figure, Section, Summary, Table, marked, render
+from scripts.report.pages import Figure, Section, Summary, Table, render
 
 PLANE = REPOSITORY / "figs" / "plane.png"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -103,18 +103,6 @@ def test_families_that_share_no_self_entropy_are_said_to_be_apart(made):
     assert "not compared with it at equal self-entropy: the direct student never has their self-entropy" in text
 
 
-def test_the_markdown_begins_alike(committed):
-    first, *_ = (committed / "report.md").read_text().split("\n## ")
-    lines = [line for line in first.splitlines() if line]
-    assert lines[:3] == [f"# {TITLE}", PAPER, marked(CLAIM)]
-    verdicts = [
-        f"{k}. {marked(each.title)}: **{each.verdict}**" for k, each in enumerate(claims(Results(COMMITTED)), 1)
-    ]
-    assert lines[4 : 4 + len(verdicts)] == verdicts
-    (address,) = re.findall(r"\(<(.*)>\)", first)
-    assert (committed / address).resolve() == PLANE
-
-
 # ------------------------------------------------------------------------------------------------------- CSV
 
 
@@ -144,7 +132,7 @@ def test_commas_quotes_and_line_breaks_are_quoted():
     cells = ["a, b", 'she said "no"', "two\nlines", "", " spaces ", "τ = 0.8 & <b>", Estimate(-1, -1.5, 0.25)]
     table = Table("caption", [f"column {k}" for k in cells], [cells, ["plain"] * len(cells)])
     summary = Summary("title", "paper", "claim.", Figure(PLANE, "alt", "reading"), "counts", [])
-    page = Page(render(summary, [Section("section", [table])], Path())["report.html"])
+    page = Page(render(summary, [Section("section", [table])]))
     shown = [*cells[:-1], "-1.000 [-1.500, 0.250]"]
     assert copied(page) == [[list(table.header), shown, ["plain"] * len(cells)]]
     assert '\n"a, b","she said ""no""","two\nlines",, spaces ,' in page.all("button")[0]["data-csv"]
