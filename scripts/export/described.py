@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.distributions import GROUND_TRUTH, TEACHER, Distribution
+from llm.models.sources import HUB_ID
 from llm.pipeline import SECOND, Work
 from llm.run import Run
 from scripts.analysis.objectives import LOSSES, SYMBOLS
-from scripts.export.licences import hub_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,6 +33,13 @@ def code(text: str) -> str:
         fence += "`"
     pad = " " if "`" in text else ""
     return f"{fence}{pad}{' '.join(text.splitlines())}{pad}{fence}"
+
+
+def hub_id(spec: str | dict) -> str | None:
+    """Return the hub id that a model's name is; None for a mapping, a directory, a file or a package's file."""
+    if isinstance(spec, dict) or spec.endswith(".gguf") or Path(spec).expanduser().is_dir():
+        return None
+    return spec if HUB_ID.fullmatch(spec) else None
 
 
 def source(spec: str | dict) -> str:

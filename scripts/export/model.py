@@ -25,7 +25,6 @@ from llm.pipeline import GENERATE, TRAIN, Work
 from llm.run import Run
 from llm.store import files
 from scripts.export import cards, described, destination, sources
-from scripts.export.licences import hub_id, licence_of
 from scripts.export.measured import estimate_of, estimates, results_of, row_of, seeds_of
 
 if TYPE_CHECKING:
@@ -44,23 +43,33 @@ def chosen(run: Run, name: str, seed: int) -> Work:
     return works[name, seed]
 
 
-def card(run: Run, work: Work, weights: Path, tokenizer: "PreTrainedTokenizerBase | None", table: pd.DataFrame) -> str:
+def source_of(run: Run, work: Work) -> str | dict:
+    """Return where the weights come from whose licence counts: those that a training started from, or else p*'s."""
+    return run.experiment.checkpoint(work.by.role) or run.experiment.ground_truth
+
+
+def card(
+    run: Run,
+    work: Work,
+    weights: Path,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    table: pd.DataFrame,
+    licence: str,
+) -> str:
     """Return the model's card."""
     e, model, epoch = run.experiment, work.by, run.selected_epoch(work.by)
-    started = e.checkpoint(model.role)
-    licence, config = licence_of(started or e.ground_truth), files.read_json(weights / "config.json")
+    config = files.read_json(weights / "config.json")
     num_seeds = len(seeds_of(table, model.model))
     front = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=hub_id(e.ground_truth),
+        base_model=described.hub_id(e.ground_truth),
         tags=["knowledge-distillation", model.role],
-        **licence.fields,
+        license=licence,
     )
     return cards.render(
         "model.md.j2",
         front,
-        licence,
         model=model,
         role=described.role(model),
         architecture=config["architectures"][0],
@@ -71,7 +80,9 @@ def card(run: Run, work: Work, weights: Path, tokenizer: "PreTrainedTokenizerBas
         objective=described.objective(work),
         length=described.length(run, work),
         start=described.start(run, work),
-        whose="p*, whose samples the data are," if started is None else "the model that it started from",
+        whose="p*, whose samples the data are,"
+        if e.checkpoint(model.role) is None
+        else "the model that it started from",
         perplexity=row_of(table[table["epoch"] == epoch], model.model, model.seed, "perplexity", "per token"),
         prompts=described.prompts(run, tokenizer),
         prompt=list(run.language.prompts[0]),
@@ -123,6 +134,7 @@ def main() -> None:
     run, args = sources.open_run(__doc__)
     work = chosen(run, args.name, args.model_seed)
     what = f"the model {work.by}"
+    licence = cards.licence_of(source_of(run, work), args.license)
     destination.refuse_other(args.to, what)
     weights = sources.whole(run.weights(work.by), TRAIN)
     truth = sources.whole(run.paths.ground_truth, GENERATE)
@@ -133,7 +145,7 @@ def main() -> None:
     loading.quiet()
     tokenizer = load_tokenizer(truth)
     mark = {"what": what, "made_from": {"weights": files.seal_hash(weights), "ground_truth": files.seal_hash(truth)}}
-    page = card(run, work, weights, tokenizer, table)
+    page = card(run, work, weights, tokenizer, table, licence)
     destination.write(args.to, mark, page, lambda directory: fill(run, weights, tokenizer, directory))
     destination.say_how_to_publish(args.to)
 

@@ -26,7 +26,6 @@ from llm.run import Run
 from llm.store import files
 from llm.store.samples import SampleFiles, smallest_unsigned
 from scripts.export import cards, described, destination, sources
-from scripts.export.licences import licence_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,18 +81,22 @@ def origin(run: Run, distribution: Distribution) -> list[tuple[str, str]]:
     return [truth]
 
 
+def source_of(run: Run, distribution: Distribution) -> str | dict:
+    """Return where the weights come from whose licence counts: those of a model that was given, or else p*'s."""
+    given = pipeline.given(run.experiment, distribution)
+    return given.source if given else run.experiment.ground_truth
+
+
 def texts(first: Samples, tokenizer: "PreTrainedTokenizerBase | None") -> list[str]:
     """Return the first sequences as text, each on a line as JSON; none without a tokenizer."""
     shown = range(min(NUM_SHOWN, len(first))) if tokenizer else ()
     return [json.dumps(tokenizer.decode(first[i]), ensure_ascii=False) for i in shown]
 
 
-def card(run: Run, sample_set: SampleSet, stored: SampleFiles) -> str:
-    """Return the set's card."""
+def card(run: Run, sample_set: SampleSet, stored: SampleFiles, licence: str) -> str:
+    """Return the set's card. licence: of the weights of `source_of`."""
     e, language, drawn_from = run.experiment, run.language, sample_set.distribution
     tokenizer = load_tokenizer(sources.whole(run.paths.ground_truth, GENERATE))
-    given = pipeline.given(e, drawn_from)
-    licence = licence_of(given.source if given else e.ground_truth)
     shards = map(stored.read_shard, range(len(stored.ranges)))
     front = DatasetCardData(
         task_categories=["text-generation"],
@@ -102,18 +105,17 @@ def card(run: Run, sample_set: SampleSet, stored: SampleFiles) -> str:
         configs=[
             {"config_name": "default", "data_files": [{"split": sample_set.split, "path": "shard-*.parquet"}]},
         ],
-        **licence.fields,
+        license=licence,
     )
     in_bfloat16, by_vllm = "bfloat16 where the processor has it, and else in float32", ", by vLLM"
     return cards.render(
         "samples.md.j2",
         front,
-        licence,
         title=f"Samples of {described.distribution(drawn_from)}: {sample_set.split}",
         manifest=stored.manifest(),
         drawn_from=described.distribution(drawn_from),
         origin=origin(run, drawn_from),
-        licensed="the model that drew them" if given else "p*",
+        licensed="the model that drew them" if pipeline.given(e, drawn_from) else "p*",
         vocabulary=described.vocabulary(run),
         split=sample_set.split,
         purpose=PURPOSES[sample_set.split],
@@ -139,6 +141,7 @@ def main() -> None:
     run, args = sources.open_run(__doc__, split=split, temperature=temperature)
     sample_set = chosen(run, args.name, args.model_seed, args.temperature, args.split)
     what = f"the samples {sample_set}"
+    licence = cards.licence_of(source_of(run, sample_set.distribution), args.license)
     destination.refuse_other(args.to, what)
     run.need_samples([sample_set])
     if args.dry_run:
@@ -147,7 +150,7 @@ def main() -> None:
     stored = verified(run.sample_files(sample_set))
     preflight.need_disk(args.to, files.size(stored.directory), "the export")
     mark = {"what": what, "made_from": {"manifest": files.sha256(stored.manifest_path)}}
-    page = card(run, sample_set, stored)
+    page = card(run, sample_set, stored, licence)
     destination.write(args.to, mark, page, lambda directory: fill(stored, directory))
     destination.say_how_to_publish(args.to, "--repo-type", "dataset")
 

@@ -315,6 +315,18 @@ def test_the_same_command_again_leaves_everything_as_it_is(made, profile, export
 
 
 @pytest.mark.parametrize("kind", ["model", "samples"])
+def test_a_licence_that_is_given_is_in_the_card(made, profile, tmp_path, kind):
+    flags = flags_of(kind, profile, made.paths.root, tmp_path / "to")
+    assert "--license is 'Apache 2.0'" in refusal(f"scripts.export.{kind}", *flags, "--license", "Apache 2.0")
+    within(f"scripts.export.{kind}", *flags, "--license", "apache-2.0")
+    front, page = page_of(tmp_path / "to")
+    assert front["license"] == "apache-2.0" and "are under `apache-2.0`" in page
+    within(f"scripts.export.{kind}", *flags)  # made again, without
+    front, page = page_of(tmp_path / "to")
+    assert front["license"] == "unknown" and "is not known: nobody stated it" in page
+
+
+@pytest.mark.parametrize("kind", ["model", "samples"])
 def test_a_dry_run_writes_nothing(made, profile, tmp_path, kind):
     to = tmp_path / "to"
     assert str(to) in within(f"scripts.export.{kind}", *flags_of(kind, profile, made.paths.root, to, "--dry-run"))
