@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,13 +126,6 @@ def stopping_between_steps() -> Iterator[Callable[[], int | None]]:
             signal.signal(number, handler)
 
 
-def _kept_traceback() -> str:
-    """Write the traceback of the exception that is handled into a file, and return its path."""
-    with tempfile.NamedTemporaryFile("w", prefix="traceback-", suffix=".log", delete=False, encoding="utf-8") as log:
-        log.write(f"{' '.join(sys.argv)}\n{traceback.format_exc()}")
-    return log.name
-
-
 def _exit(code: int) -> NoReturn:
     """End this process with an exit code; one of several without the interpreter's own end.
 
@@ -150,8 +142,8 @@ def _exit(code: int) -> NoReturn:
 def run_entry(main: Callable[[], None]) -> NoReturn:
     """Call an entry's main and exit: 0; 2 and one line for a `UsageError`; 1 for the system's; 128 + a signal's number.
 
-    A signal is one also where a library has made another exception of `Stopped`. What nobody thought of ends in one
-    line with the path of its traceback, and 1.
+    A signal is one also where a library has made another exception of `Stopped`. What nobody thought of ends in its
+    traceback, one line, and 1.
     """
     stop_on_signals()
     forget_settings()
@@ -175,7 +167,8 @@ def run_entry(main: Callable[[], None]) -> NoReturn:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             told += "; what is complete is kept: make space, and run the same command again to go on"
         elif not (isinstance(error, OSError) and error.filename):  # whose text names the file and what it lacks
-            told = f"{type(error).__name__}: {told} (the traceback is in {_kept_traceback()})"
+            traceback.print_exc()
+            told = f"{type(error).__name__}: {told}"
         print(f"error: {told}", file=sys.stderr)
         _exit(1)
     _exit(0)
