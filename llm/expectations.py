@@ -1,8 +1,8 @@
 """Scores of the same sequences by several models at once, with their exact expectations over each next id.
 
-Of sequences that were drawn from q, a scorer p gives log p(x_t | x_<t) of each generated id, and its mean under q over
-the whole vocabulary: what the estimates of llm/metrics.py are made from. Both need both distributions at the same
-places, so one pass over the sequences serves all scorers.
+q drew the sequences, and a scorer p scores them. At each generated id p gives two numbers: log p(x_t | x_<t) of the id
+that was drawn, and the mean of log p(v | x_<t) over every id v, weighted by q. llm/metrics.py makes its estimates from
+both. The mean needs q and p at the same place, so one pass over the sequences serves all scorers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model at a temperature. It embeds the first num_embedded sequences too: the mean of its last hidden states."""
+    """A model at a temperature. It also embeds the first num_embedded sequences: the mean of its last hidden states."""
 
     model: "PreTrainedModel"
     temperature: float = 1.0
@@ -76,11 +76,11 @@ def score(
     batch_size: int,
     bar_of: Callable[[int], AbstractContextManager[tqdm]],
 ) -> list[Scores]:
-    """Return the `Scores` of sequences by each of some scorers, in one pass over the sequences.
+    """Return the `Scores` of some sequences by each scorer, in one pass over the sequences.
 
-    drawn_from: q, the model and temperature that they were drawn from. A model that scores at several temperatures, or
-    is q too, is computed once. Logits are held for a block of rows of each. The work is shared among a run's processes.
-    UsageError where a log-probability is not finite.
+    drawn_from: q, the model and the temperature that drew them. A model is computed once, also where it scores at
+    several temperatures or is q itself. Only a block of rows of its logits is in memory. All processes of a run share
+    the work. UsageError where a log-probability is not finite.
     """
     import torch
 

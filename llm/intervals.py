@@ -1,7 +1,7 @@
-"""An estimate with its 95 % interval, and what an interval over sequences, over seeds or over both is made from.
+"""Estimates with their 95 % intervals: over sequences, over seeds, or over both.
 
-All are Student's t intervals: value +- t_freedom * error. What one is over is said by whoever makes it. Every seed
-shares the training set D, so nothing here speaks of another D.
+Each interval is Student's t: value +- t_freedom * error. Whoever makes one says what it is over. All seeds of a run
+share the training set D, so no interval is over another D.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ CONFIDENCE, POWER = 0.95, 0.8
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; error is its standard error, and freedom the degrees of freedom of its t."""
+    """A value with its 95 % interval, its standard error, and the degrees of freedom of Student's t."""
 
     value: float
     low: float
@@ -32,7 +32,7 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Return the probability of a value as far from 0, on either side, where the truth is 0."""
+        """Return the two-sided p value: the probability of a value this far from 0, if the truth is 0."""
         from scipy.stats import t
 
         if self.error == 0:
@@ -42,8 +42,8 @@ class Estimate:
     def detectable(self, num: int = 1) -> float:
         """Return the smallest true difference that would be told from 0 with probability 0.8.
 
-        num: of how many comparisons it is one, whose p values are adjusted: by the strictest step of that, each is
-        tried at 0.05 / num. (t_level + t_.8) * error, the usual approximation to the noncentral t.
+        num: of how many comparisons this is one. Holm's adjustment tests the first of them at 0.05 / num, which is the
+        level here. The formula is (t_level + t_.8) * error, the usual approximation to the noncentral t.
         """
         from scipy.stats import t
 
@@ -51,9 +51,10 @@ class Estimate:
         return float(t.isf(level / 2, self.freedom) + t.ppf(POWER, self.freedom)) * self.error
 
     def p_beyond(self, margin: float) -> float:
-        """Return the p value of a true value that is margin or more from 0: the larger of two one-sided tests'.
+        """Return the p value of the hypothesis that the truth is `margin` or more away from 0.
 
-        Below 0.05 the value is shown to lie within the margin (Schuirmann 1987).
+        It is the larger one of two one-sided tests. Below 0.05 they show that the truth lies within the margin
+        (Schuirmann 1987).
         """
         from scipy.stats import t
 
@@ -62,10 +63,10 @@ class Estimate:
         return float(t.sf((margin - abs(self.value)) / self.error, self.freedom))
 
     def could_show_none(self, margin: float) -> bool:
-        """Return whether a true 0 would be shown to lie within a margin with probability 0.8 or more.
+        """Return whether a true 0 would be shown to lie within a margin, with probability 0.8 or more.
 
-        By 2 F(margin / error - t_.95) - 1, which takes the estimated error for the true one. Where it has 0.8, it is
-        too low by 0.03 with two degrees of freedom, and by 0.02 with four.
+        The probability is 2 F(margin / error - t_.95) - 1, with the estimated error in place of the true one. At 0.8 it
+        is too low by 0.03 with two degrees of freedom, and by 0.02 with four.
         """
         from scipy.stats import t
 
@@ -86,14 +87,14 @@ class Estimate:
 
 
 def mean_estimate(values: Sequence[float] | np.ndarray) -> Estimate:
-    """Return the mean of n > 1 independent values of unknown variance: what seeds give that share no samples."""
+    """Return the mean of n > 1 independent values, like those of seeds that share no samples."""
     from scipy.stats import sem
 
     return Estimate.of(float(np.mean(values)), float(sem(values)), len(values) - 1)
 
 
 def upper_bound(values: Sequence[float]) -> float:
-    """Return the upper end of the one-sided 95 % interval of the mean of independent values; of one, itself."""
+    """Return the upper end of the one-sided 95 % interval of the mean of independent values; of one value, itself."""
     from scipy.stats import sem, t
 
     return float(np.mean(values) + (t.ppf(CONFIDENCE, len(values) - 1) * sem(values) if len(values) > 1 else 0.0))
@@ -102,13 +103,14 @@ def upper_bound(values: Sequence[float]) -> float:
 def crossed_estimate(values: Sequence[float] | np.ndarray, residuals: np.ndarray) -> Estimate:
     """Return the mean over S > 1 seeds that are measured on the same n sequences.
 
-    values: [S], the estimate of each seed.  residuals: [S, n], what each sequence contributes to its error, of mean 0.
-    Two seeds go wrong together where their residuals do, which a t interval over seeds cannot see:
+    values: [S], the estimate of each seed.  residuals: [S, n], what each sequence adds to its error; their mean is 0.
+    All seeds have the same sequences, and so a part of their errors in common. A t interval over seeds cannot see that
+    part. The variance here has it as c:
 
         V = var_s(values) / S + c,    c = max(0, mean over s != s' of cov_i(residuals_s, residuals_s') / n)
 
-    with V ** 2 / [(var_s(values) / S) ** 2 / (S - 1)] degrees of freedom. It is the variance of readers (seeds) and
-    cases (sequences) that are crossed: Obuchowski and Rockette (1995), with the degrees of freedom of Hillis (2007).
+    with V ** 2 / [(var_s(values) / S) ** 2 / (S - 1)] degrees of freedom: Obuchowski and Rockette (1995) for crossed
+    readers (here seeds) and cases (here sequences), with the degrees of freedom of Hillis (2007).
     """
     values, residuals = np.asarray(values, float), np.asarray(residuals, float)
     num_seeds, num_sequences = residuals.shape
@@ -121,7 +123,10 @@ def crossed_estimate(values: Sequence[float] | np.ndarray, residuals: np.ndarray
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number: below 0.05, at most 5 % of families have one by chance (Holm 1979)."""
+    """Return p values that are adjusted for their number (Holm 1979).
+
+    Where all the differences of a family are truly 0, one of them is below 0.05 in at most 5 % of such families.
+    """
     order = np.argsort(p_values, kind="stable")
     found, largest = [0.0] * len(p_values), 0.0
     for k, place in enumerate(order):

@@ -1,7 +1,7 @@
 """log p(x) of sequences under a model, on its device.
 
-Scored are the generated ids, EOS included; never the prompt, never padding. Log-probabilities of a token are float32
-(the model's weights are expected to be), sums over tokens float64.
+Every generated id is scored, EOS included. The prompt and padding never are. The log-probability of a token is float32,
+as the model's weights should be; sums over tokens are float64.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-# Nats a token that a log-probability in a dtype may be off, over a sequence; what is seen is ten times less.
+# How many nats a token log p at the draw may differ from the float32 score, by the dtype of the draw. What is seen is
+# ten times less.
 LARGEST_GAP = {"float32": 1e-2, "bfloat16": 1.0}
 
 
 def padded_batch(samples: Samples, rows: np.ndarray) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Return ids [b, T] right-padded with 0, and targets [b, T - 1]: the next id where it is scored, -100 elsewhere.
+    """Return ids [b, T], padded with 0 on the right, and targets [b, T - 1].
 
-    Padding needs no attention mask: it stands to the right of every real token, and a causal model looks left.
+    A target is the next id where that is scored, and -100 elsewhere. Padding needs no attention mask: it stands to the
+    right of every real token, and a causal model looks to the left.
     """
     import torch
 
@@ -42,9 +44,9 @@ def padded_batch(samples: Samples, rows: np.ndarray) -> tuple["torch.Tensor", "t
 def by_length(
     samples: Samples, batch_size: int, compute: Callable[[np.ndarray], object], progress: Callable[[int], object]
 ) -> None:
-    """Call compute with the row numbers of each batch, the longest sequences first, so that a batch holds like lengths.
+    """Call compute with the row numbers of each batch, the longest sequences first: a batch has similar lengths.
 
-    A batch that does not fit into memory is halved. progress is called with the tokens of each.
+    A batch that does not fit into memory is halved. progress is called with the number of scored tokens of each batch.
     """
     from llm.machine.memory import BatchSize
 
@@ -62,7 +64,7 @@ def by_length(
 
 
 def places_of(samples: Samples) -> list[np.ndarray]:
-    """Return, for each sequence, where its generated ids are in an array of all of them."""
+    """Return, for each sequence, the places of its generated ids in an array that has those of all sequences."""
     return np.split(np.arange(samples.num_scored.sum()), np.cumsum(samples.num_scored)[:-1])
 
 
@@ -83,9 +85,9 @@ def refuse_not_finite(model: "PreTrainedModel", sequence: int, log_probs: np.nda
 
 
 def refuse_gaps(name: str, samples: Samples, scores: np.ndarray, dtype: str, temperature: float) -> None:
-    """Raise UsageError where log p at the draw and in float32 afterwards are too far apart in any sequence.
+    """Raise UsageError where log p at the draw is too far from the float32 score of the same sequence.
 
-    scores: [n] nats per sequence. dtype: of the draw. Logits are divided by tau, and so is their rounding.
+    scores: [n] nats per sequence.  dtype: of the draw.  Below 1, tau enlarges the logits and their rounding.
     """
     gaps = np.abs(samples.log_prob - scores) / samples.num_scored
     bound, worst = LARGEST_GAP[dtype] / min(1.0, temperature), int(np.argmax(gaps))
@@ -129,7 +131,7 @@ def log_likelihood(
 def shared_log_likelihood(
     model: "PreTrainedModel", samples: Samples, batch_size: int, bar_of: Callable[[int], AbstractContextManager[tqdm]]
 ) -> np.ndarray:
-    """Return `log_likelihood`, the work shared among a run's processes. bar_of: a bar of so many tokens."""
+    """Return `log_likelihood`, computed by all processes of a run together. bar_of: returns a bar of so many tokens."""
     log_prob = np.empty(len(samples))
     with mine_of(samples, bar_of) as (rows, mine, bar):
         found = log_likelihood(model, mine, batch_size, bar.update)

@@ -5,20 +5,21 @@ With p* the ground truth and p'' a student, in nats:
     Precision = E_{x ~ p''}[ log p*(x)  ] = -H(p'') - KL(p'' || p*)
     Recall    = E_{x ~ p* }[ log p''(x) ] = -H(p* ) - KL(p*  || p'')
 
-Scored are the generated ids, EOS included; never the prompt, never padding. Per token means a sum over sequences over
-their number of scored tokens (the paper's unit); per sequence, the mean over sequences.
+Every generated id is scored, EOS included; the prompt and padding never are. Per token (the paper's unit) means: the
+sum over sequences, divided by their number of scored tokens. Per sequence means: the mean over sequences.
 
-Each is E_{x ~ q}[sum_t g_t(x_t)], where g_t(v) is a function of the next id v after x_<t. Three estimates of it:
+Each quantity is E_{x ~ q}[sum_t g_t(x_t)], where g_t(v) is a function of the next id v after x_<t. It has three
+estimates:
 
     plain        sum_t g_t(x_t)
     exact        sum_t gbar_t,  gbar_t = sum_v q(v | x_<t) g_t(v)
     regression   the plain one less its regression on the martingales M = sum_t (g_t(x_t) - gbar_t), whose mean is 0
 
-All are unbiased a sequence, since whether a sequence goes on at t is decided by x_<t; per token they are ratios, with a
-bias of order 1 / n (arXiv 2504.10637 compares the first two for KL divergences between language models). The exact one
-is not always the better: where log q - log p is the same for all sequences, the plain one has no variance at all. The
-regression is, asymptotically, never worse than either. It is what is reported. python -m scripts.evidence.estimators
-measures how often the intervals of all three hold the value.
+Per sequence all three are unbiased, since x_<t alone decides whether a sequence goes on at t. Per token they are
+ratios, with a bias of order 1 / n. (arXiv 2504.10637 compares the first two for KL divergences between language
+models.) The exact one is not always better: where log q - log p is the same for all sequences, the plain one has no
+variance at all. With many sequences the regression is never worse than either, and it is what we report. How often
+the intervals of all three hold the value, python -m scripts.evidence.estimators measures.
 """
 
 from dataclasses import dataclass
@@ -37,17 +38,19 @@ QUANTITIES = {
     "kl_from_ground_truth": "KL(p* ‖ p'')",
 }
 SHARED = ("recall", "kl_from_ground_truth")  # measured on p*'s test sequences, which all models share
-CONSTANT = 1e-4  # a martingale of less deviation a sequence is the rounding of float32 scores
-IMPLAUSIBLE = 1e-3  # a probability of martingales' means, by chance alone, at which they are not regressed on
+CONSTANT = 1e-4  # a martingale with a smaller standard deviation over sequences is rounding of float32 scores
+IMPLAUSIBLE = (
+    1e-3  # where chance alone gives the martingales' means with a smaller probability, we do not regress on them
+)
 
 
 @dataclass(frozen=True)
 class Scored:
     """n sequences drawn from q, scored by q and by p: arrays [n], nats a sequence.
 
-    log_q and log_p are log-probabilities of the generated ids; expected_log_q and expected_log_p are the sums over
-    steps of their means over the next id under q; ended is whether a sequence ended by itself, expected_ended the sum
-    of q's probabilities that it would end there.
+    log_q, log_p: log-probabilities of the generated ids.  expected_log_q, expected_log_p: their means under q over the
+    next id, summed over steps.  ended: whether a sequence ended by itself.  expected_ended: the probability under q
+    that it ends at a step, summed over steps.
     """
 
     num_scored: np.ndarray
@@ -76,10 +79,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class SequenceEstimate:
-    """A mean over sequences by regression, and beside it the plain and the exact one of the same sequences.
+    """A mean over sequences: by regression (`value`), and beside it the plain and the exact estimate.
 
-    residuals: [n], what each sequence contributes to the error of `value`; their mean is 0, and the variance of `value`
-    is theirs over n.  rank: of the regression, the degrees of freedom that it took.
+    residuals: [n], what each sequence adds to the error of `value`. Their mean is 0, and the variance of `value` is
+    their variance divided by n.  rank: how many degrees of freedom the regression took.
     """
 
     value: float
@@ -96,7 +99,7 @@ class SequenceEstimate:
         return Estimate.of(self.value, variance**0.5, freedom)
 
     def __sub__(self, other: "SequenceEstimate") -> "SequenceEstimate":
-        """Return the difference from another model's estimate on the same sequences, paired."""
+        """Return the difference from another model's estimate on the same sequences, taken sequence by sequence."""
         values = (getattr(self, name) - getattr(other, name) for name in ("value", "plain", "exact"))
         return SequenceEstimate(*values, self.residuals - other.residuals, max(self.rank, other.rank))
 
@@ -107,11 +110,12 @@ def regression(
     """Return the estimates of sum(totals) / sum(counts) over n sequences.
 
     totals, expected: [n], the plain and the exact sums.  counts: [n], tokens, or ones for a mean over sequences.
-    martingales: [n, k], of mean 0. Those that are constant are left out; of collinear ones the projection is the same.
+    martingales: [n, k]; the mean of each is 0. Constant ones are left out. Collinear ones do no harm: the projection
+    is the same.
 
-    Where what balances a martingale is rare and none of the sequences has it (an end of sequence, say), their mean is
-    far from 0 at any number of them, and a regression would extrapolate to there. So the value is the exact estimate
-    where the means are implausible (Hotelling's test), and where the sequences are too few to regress.
+    The value is the exact estimate in two cases. First, where the sequences are too few to regress. Second, where the
+    sample means of the martingales are implausibly far from 0 (Hotelling's test): so it is where a rare event, like an
+    end of sequence, balances a martingale and no sequence has it. The regression would extrapolate there.
     """
     from scipy.stats import chi2
 
@@ -133,7 +137,7 @@ def regression(
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Samples of q scored by p: E_q[log p] = -H(q) - KL(q || p), to the rounding, in each of the three estimates."""
+    """Samples of q, scored by p. In each of the three estimates E_q[log p] = -H(q) - KL(q || p), up to rounding."""
 
     log_likelihood: SequenceEstimate
     entropy: SequenceEstimate
@@ -143,16 +147,18 @@ class CrossEntropy:
 def cross_entropy(scored: Scored, per_token: bool = True) -> CrossEntropy:
     """Return the terms of E_q[log p], per token or per sequence.
 
-    Precision is this with q = p'' and p = p*; recall with q = p* and p = p''. All regress on the same martingales.
+    Precision is this with q = p'' and p = p*; recall is this with q = p* and p = p''. The three terms regress on the
+    same martingales, so they add up.
     """
     counts = scored.num_scored if per_token else np.ones_like(scored.num_scored)
     return CrossEntropy(**{name: regression(*sums, counts, scored.martingales) for name, sums in scored.terms.items()})
 
 
 def over_seeds(quantity: str, of_seeds: list[SequenceEstimate]) -> Estimate:
-    """Return the mean over seeds of a quantity, or of its difference between two models; of one seed, its own.
+    """Return the mean over seeds of a quantity, or of its difference between two models.
 
-    Where the seeds share their sequences (SHARED), these and the seeds are crossed; else t over seeds.
+    Of one seed it is that seed's estimate. Where seeds share their sequences (SHARED), the interval is over seeds and
+    sequences (`crossed_estimate`); else over seeds alone.
     """
     if len(of_seeds) == 1:
         return of_seeds[0].estimate
@@ -165,10 +171,10 @@ def over_seeds(quantity: str, of_seeds: list[SequenceEstimate]) -> Estimate:
 def difference(
     quantity: str, first: dict[int | None, SequenceEstimate], second: dict[int | None, SequenceEstimate]
 ) -> Estimate:
-    """Return first minus second of a quantity, {seed: estimate} each, over the seeds that both have, paired by seed.
+    """Return first minus second of a quantity, over the seeds that both have. Differences are taken within each seed.
 
-    Within one seed, two models' own samples are independent, and their errors add up (Welch's degrees of freedom).
-    ValueError where no seed has both.
+    first, second: {seed: estimate}.  With one seed, two models' own samples are independent, so their variances add up,
+    with Welch's degrees of freedom. ValueError where no seed has both.
     """
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
@@ -198,12 +204,12 @@ def over(quantity: str, num_seeds: int, num_sequences: int) -> str:
 
 
 def mean_ratio(numerator: np.ndarray, denominator: np.ndarray) -> SequenceEstimate:
-    """Return sum(numerator) / sum(denominator) over n sequences, plain: without anything to regress on."""
+    """Return sum(numerator) / sum(denominator) over n sequences: the plain estimate, with nothing to regress on."""
     return regression(numerator, numerator, denominator, np.empty((len(numerator), 0)))
 
 
 def perplexity(log_prob: np.ndarray, num_scored: np.ndarray) -> float:
-    """Return exp(-sum log p(x) / sum tokens): every token weighs the same, whatever its sequence or batch."""
+    """Return exp(-sum log p(x) / sum tokens). Every token weighs the same."""
     return float(np.exp(-log_prob.sum() / num_scored.sum()))
 
 
@@ -223,8 +229,8 @@ def position_sums(tokens: np.ndarray, num_scored: np.ndarray) -> np.ndarray:
 def position_estimates(positions: np.ndarray) -> list[tuple[int, Estimate]]:
     """Return, for each position of `position_sums` [3, T], how many sequences reach it and the mean of their values.
 
-    The interval is Student's t: a position has one value a sequence, and sequences are independent. Where only one
-    sequence is that long, the interval is the value.
+    The interval is Student's t over sequences, each of which has one value there. Where a single sequence is that long,
+    the interval is the value.
     """
     num, total, squares = positions
     mean = total / num

@@ -1,8 +1,9 @@
 """The list of works that an experiment consists of, stated once.
 
-The stages do the works of their script, a dry run prints them, and scripts/costs prices them. A work is bound to the
-fields of the experiment that it depends on, and to the works that it comes from. So a finished run can be extended by
-temperatures, seeds or test sequences: what is missing is made, and what is there is left alone.
+A work is one thing that a run makes: a sample set, a trained model, a selection, scores. The stages do the works of
+their script, a dry run prints them, and scripts/costs prices them. Each work knows on which fields of the experiment
+its result depends. So a finished run can be extended by temperatures, seeds or test sequences: the stages make what
+is missing, and leave alone what is there.
 """
 
 from collections.abc import Callable
@@ -35,13 +36,13 @@ TRAINED_WITH += ("max_grad_norm", "warmup_fraction", "decay_fraction", "training
 
 @dataclass(frozen=True)
 class Work:
-    """Something that a run makes with one distribution's weights, in the stage of a script.
+    """One thing that a run makes with the weights of the distribution `by`, in the stage of a script.
 
-    kind: what `by` does with `data`: "prepare" (p* is kept as it is used, without data), "sample" (draws it), "train"
-    (is fitted to it), "select" (its epochs' checkpoints are scored on it, the best is chosen), "score"; or "keep" (a
-    model that exists is copied over p*'s ids from its source, without data).
-    epochs: how often the data are gone through.  student: what defines the student that is trained, where it has
-    another loss than its samples' likelihood. data is None where it learns after prefixes of its own.
+    kind: "prepare" (keep p* as it is used), "keep" (copy a model that exists, over p*'s ids, from its source), "sample"
+    (draw `data`), "train" (fit to `data`), "select" (score the checkpoints of all epochs on `data` and choose the
+    best), or "score" (score `data`).
+    data: None for "prepare" and "keep", and for a student that learns after prefixes of its own.  epochs: how often
+    the data are gone through.  student: the definition of a student that has another loss than the likelihood.
     """
 
     script: str
@@ -59,7 +60,7 @@ class Work:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields of the experiment that its result depends on, beside what it comes from."""
+        """The fields of the experiment on which its result depends; other works that it comes from are not in it."""
         match self.kind:
             case "prepare":
                 return PREPARED_FROM
@@ -74,7 +75,7 @@ class Work:
 
     @property
     def grows_with(self) -> str | None:
-        """The field that may become larger: a set keeps the sequences it has, and the others are added."""
+        """The field that may become larger: then a set keeps the sequences that it has, and gets more."""
         return {**SPLITS, SECOND: "num_train"}[self.data.split] if self.kind == "sample" else None
 
     def made_with(self, experiment: Experiment) -> dict[str, Any]:

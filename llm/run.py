@@ -1,7 +1,7 @@
 """A run: an experiment, the directory that it is kept in, and which of its works are there."""
 
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
 from llm.store.timings import timed
 
-LAYOUT = 6  # of a run's directory: raised whenever an older one cannot be gone on with
+LAYOUT = 6  # of a run's directory: raised whenever this code cannot go on with an older one
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Run:
         return [w for w in found if w.kind in kinds and script in (None, w.script)]
 
     def last_epochs(self) -> list[Distribution]:
-        """Return the models at their last epoch of which another epoch is selected: they are evaluated too."""
+        """Return the models of which an earlier epoch is selected, at their last epoch: these are evaluated too."""
         e = self.experiment
         trained = [model for seed in range(e.num_seeds) for model in pipeline.models(e, seed)]
         last = {each: e.epochs(each.role) for each in trained}
@@ -56,11 +56,11 @@ class Run:
     def test_set(self, distribution: Distribution) -> SampleSet:
         return SampleSet(distribution, "test", self.experiment.num_test)
 
-    # What is there, and what it is bound to.
+    # What is there. An artefact keeps the hashes of what it comes from ("bound"); what they do not fit is made again.
 
     @property
     def language(self) -> Language | None:
-        """What p* settled; None where p* has not been prepared, or this is not as it was written."""
+        """The ids, prompts and ends of sequence that p* sets; None where p* is not prepared, or its file is damaged."""
         path = self.paths.ground_truth / "distribution.json"
         sealed, saved = files.read_json(self.paths.ground_truth / files.SEAL), files.read_json(path)
         if sealed is None or saved is None or sealed.get(path.name) != files.sha256(path):
@@ -116,7 +116,7 @@ class Run:
         return found
 
     def selection_bound(self, model: Distribution) -> dict[str, Any]:
-        """Return what a selection is of: the seals of the checkpoints, the manifest of the validation set."""
+        """Return what a selection comes from: the hashes of all checkpoints, and of the validation set's manifest."""
         epochs = range(1, self.experiment.epochs(model.role) + 1)
         validation = self._manifest_hash(SampleSet(TRUTH, "validation", self.experiment.num_validation))
         return {
@@ -125,7 +125,7 @@ class Run:
         }
 
     def selection(self, model: Distribution) -> dict[str, Any] | None:
-        """Return the record of a model's selection; None where there is none, or not of the checkpoints there are."""
+        """Return the record of a model's selection; None where there is none, or it is of other checkpoints."""
         model = model.at(1.0)
         return files.read_record(
             self.paths.selection(model), model=model.model, seed=model.seed, bound=self.selection_bound(model)
@@ -137,15 +137,16 @@ class Run:
         return selection["best_epoch"] if selection else None
 
     def epoch(self, distribution: Distribution) -> int | None:
-        """Return the epoch of a model's weights: the selected one, or the last. None before selection, or untrained."""
+        """Return the epoch of a model's weights: the selected one, or the last. None before selection."""
         trained = pipeline.trained_as(distribution)
         selected = self.selected_epoch(trained)
         return selected if selected is None or trained == distribution else self.experiment.epochs(trained.role)
 
     def training_bound(self, work: Work) -> dict[str, Any]:
-        """Return what a training is of: the set that the model is fitted to, by the hash of its manifest.
+        """Return what a training comes from, as hashes.
 
-        Also the teacher's weights, if its distributions are in the loss; and those that the training starts from.
+        These are of the manifest of the training set, of the teacher's weights if the loss has its distributions, and
+        of the weights that the training starts from if they are a checkpoint's.
         """
         bound = {}
         if work.student is not None:
@@ -180,35 +181,31 @@ class Run:
         found = self.sample_files(sample_set)
         return files.sha256(found.manifest_path) if found.manifest() else None
 
-    def path(self, work: Work) -> Path:
-        """Return what a work makes: a directory, or the file of a selection."""
+    def product(self, work: Work) -> tuple[Path, Callable[[], object]]:
+        """Return what a work makes, a directory or the file of a selection, and what tells whether it is complete.
+
+        That looks at the mark of completion alone, and not at what is marked.
+        """
         match work.kind:
             case "prepare":
-                return self.paths.ground_truth
+                return self.paths.ground_truth, lambda: self.language
             case "sample":
-                return self.paths.samples(work.data)
+                return self.paths.samples(work.data), lambda: self.sample_files(work.data).manifest()
             case "train":
-                return self.paths.checkpoints(work.by)
+                return self.paths.checkpoints(work.by), lambda: self.training(work)
             case "select":
-                return self.paths.selection(work.by)
+                return self.paths.selection(work.by), lambda: self.selection(work.by)
             case "keep":
-                return self.paths.kept(work.by)
-        return self.paths.scores(work.data, work.by)
+                return (kept := self.paths.kept(work.by)), kept.is_dir
+        return (scores := self.paths.scores(work.data, work.by)), scores.is_dir
+
+    def path(self, work: Work) -> Path:
+        """Return what a work makes: a directory, or the file of a selection."""
+        return self.product(work)[0]
 
     def is_marked(self, work: Work) -> bool:
         """Return whether a work's mark of completion is there, without a look at what it marks."""
-        match work.kind:
-            case "prepare":
-                return self.language is not None
-            case "sample":
-                return self.sample_files(work.data).manifest() is not None
-            case "train":
-                return self.training(work) is not None
-            case "select":
-                return self.selection(work.by) is not None
-            case "keep":
-                return self.paths.kept(work.by).is_dir()
-        return self.path(work).is_dir()
+        return bool(self.product(work)[1]())
 
     # One experiment a directory.
 

@@ -2,9 +2,9 @@
 
     p(x_t | x_<t ; tau) = softmax(logits_t / tau)        over the whole vocabulary, no top-k, no top-p
 
-Each token is the inverse of the cumulative distribution at one uniform, and the uniforms of a sequence come from a
-counter-based generator addressed by (experiment seed, distribution, split, sequence index). So a sequence is the same
-whatever batch, process or restart drew it, up to the rounding of the model's own arithmetic.
+One uniform number draws each token: the token is where the cumulative distribution passes that number. A counter-based
+generator gives the uniforms of a sequence; its address is (experiment seed, distribution, split, sequence index). So
+the same sequence comes out in any batch, process or restart, up to rounding in the model's own arithmetic.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-FEW = 0.75  # slots are dropped when at most this share of them is in use: dropping copies the others
-# Slots there always are, some of them idle: on a CPU a product of fewer rows is summed in another order, and then a
-# sequence would depend on how many others are drawn with it.
+FEW = 0.75  # idle slots are dropped once at most this share is in use; dropping copies the others, so not at once
+# So many slots stay, idle or not. A CPU sums a product of fewer rows in another order; then a sequence would depend on
+# how many others are drawn beside it.
 FEWEST = 16
 BLOCK = 256  # ids in a block of the two-level draw
 ROWS_IN_CACHE = 8
@@ -36,12 +36,12 @@ def sample(
     batch_size: int,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Samples:
-    """Return the sequences with these indices, each a prompt and what the model adds up to its EOS or `max_length`.
+    """Return the sequences with these indices: each is a prompt, and what the model adds up to EOS or `max_length`.
 
-    At most batch_size are under way at a time; the next takes the place of one that ends. On a CPU in float32 the ids
-    do not depend on batch_size. log_prob is log p(x ; tau) of the generated ids, EOS included, as computed at the draw:
-    the logits in the model's dtype, their softmax in float32, sums in float64. progress is called with the number of
-    tokens of each step.
+    batch_size sequences are drawn at a time, at most. Where one ends, the next takes its slot. On a CPU in float32 the
+    ids do not depend on batch_size. log_prob is log p(x ; tau) of the generated ids, EOS included, as it was computed
+    at the draw: logits in the model's dtype, softmax in float32, sums in float64. progress is called after each step
+    with its number of tokens. UsageError where the logits are not finite.
     """
     import torch
 
