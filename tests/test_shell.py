@@ -12,7 +12,7 @@ from conftest import entry, run, stages
 from llm.settings.config import REPOSITORY
 
 SCRIPTS = sorted([*REPOSITORY.glob("run_*.sh"), *REPOSITORY.glob("scripts/**/*.sh"), REPOSITORY / ".ci" / "run"])
-READMES = [REPOSITORY / "README.md", *REPOSITORY.glob("*/README.md")]
+READMES = [REPOSITORY / "README.md", *REPOSITORY.glob("*/README.md"), *REPOSITORY.glob("scripts/*/README.md")]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

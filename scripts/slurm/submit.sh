@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The four stages as jobs of SLURM, or of this machine. For what may be set see scripts/README.md.
+# The four stages as jobs of SLURM, or of this machine. For what may be set see scripts/slurm/README.md.
 set -euo pipefail
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../environment.sh"
 numbers WORKERS NPROC NNODES TIME

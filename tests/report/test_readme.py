@@ -16,14 +16,16 @@ from scripts.analysis.results import COMMITTED
 from scripts.report.readme import __main__ as readme
 
 RENDER = "import json; from scripts.report.readme.__main__ import pages; print(json.dumps(pages()))"
+MOST_WORDS = 900
 NAMES = [str(path.relative_to(readme.TEMPLATES).with_suffix("")) for path in readme.TEMPLATES.rglob("*.j2")]
+PAGES = sorted({str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("scripts/**/README.md")} | {*NAMES})
 
 
 def test_rendering_changes_nothing_and_needs_no_torch():
     done = without_torch(RENDER)
     assert done.returncode == 0, done.stderr
     pages = json.loads(done.stdout)
-    assert pages.keys() == set(NAMES) >= {"README.md", "scripts/README.md"}
+    assert pages.keys() == set(NAMES) >= {"README.md", "scripts/objectives/README.md"}
     for name, text in pages.items():
         lines = zip_longest((REPOSITORY / name).read_text().split("\n"), text.split("\n"))
         changes = (f"{name}:{k}\n  is         {a}\n  would be   {b}" for k, (a, b) in enumerate(lines, 1) if a != b)
@@ -32,11 +34,26 @@ def test_rendering_changes_nothing_and_needs_no_torch():
             pytest.fail(f"{first}\n{mend}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+def headings(page: Path) -> set[str]:
+    """The names by which the headings of a page are linked, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_what_a_page_links_is_there(name):
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (REPOSITORY / name).read_text())
-    for link in links:
-        assert ((REPOSITORY / name).parent / link).exists(), link
+    page = REPOSITORY / name
+    for link, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), f"{link}#{heading}"
+
+
+def test_every_room_is_on_the_page_of_commands_which_is_short():
+    text = (REPOSITORY / "scripts/README.md").read_text()
+    rooms = {path.parent.name for path in REPOSITORY.glob("scripts/*/*.py")}
+    assert set(re.findall(r"^\| \[?`?(\w+)`?(?:\]\(\1/README.md\))? \|", text, re.MULTILINE)) >= rooms
+    assert len(text.split()) <= MOST_WORDS
 
 
 def test_race_and_sparsity_have_one_control():

@@ -92,6 +92,7 @@ def larger() -> dict[str, object]:
     gain = values[student_name(0.8)] - values[DIRECT]
     return {
         "rows": rows.loc[frame["model"].unique()].reset_index().to_dict("records"),
+        "epochs": frame.groupby("num_train")["epochs"].max(),
         "all_gain": bool((values.diff().loc[[("precision", 24000), ("recall", 24000)]] > 0).all(axis=None)),
         "lead_of_teacher": (values.loc["recall", TEACHER] - values.loc["recall", DIRECT]).to_dict(),
         "gain": gain["precision"].to_dict(),
@@ -117,7 +118,9 @@ def released() -> dict[str, object]:
     apart = differences[(differences["low"] > 0) | (differences["high"] < 0)]
     again = "end of sequence dropped, text tokenised again", "share of D whose ids change, EOS aside"
     value = rows["value"]
+    on_test = "checkpoints selected on test", "models that select another epoch, of 6"
     return {
+        "num_other_epochs": value[*on_test, "released"],
         "initialisation": Estimate(*recall[["value", "low", "high"]]),
         "perplexity": value["padding scored in perplexity", "perplexity on validation"],
         "other_ids": 100 * value[*again, "released"],
