@@ -13,37 +13,25 @@ from matplotlib.figure import Figure
 from llm.distributions import DIRECT, GROUND_TRUTH, TEACHER
 from scripts.analysis.advantage import Apart, control_curve, distilled, of_truth, over_control, sampled
 from scripts.analysis.results import Results
-from scripts.analysis.style import COLOURS, MARKERS, QUANTITY_COLOURS, mark, panels
+from scripts.analysis.style import COLOURS, QUANTITY_COLOURS, panels
+from scripts.figures.plane import STUDENT, Family, draw_plane, estimated, look
 
-MEANINGS = {
-    "student": r"distilled at $\tau$",
-    DIRECT: r"direct, sampled at $\tau$",
-    TEACHER: r"teacher, sampled at $\tau$",
-    GROUND_TRUTH: r"of $p^*$ at $\tau$",
-}
 LEGEND = dict(fontsize=8, handlelength=1.2, borderpad=0, borderaxespad=0.3)
 
 
-def draw_plane(axes: Axes, results: Results) -> None:
-    """Draw precision against recall: distilled students, those of p* itself, direct one and teacher sampled at tau."""
-    curves = {"student": distilled(results), TEACHER: sampled(results, TEACHER)}
-    curves[GROUND_TRUTH] = of_truth(results)  # last: its open marks lie over others, and hide them less
-    direct = dict(color=COLOURS[DIRECT], marker=MARKERS[DIRECT], markersize=4, alpha=0.9, zorder=1)
-    axes.plot(*zip(*control_curve(results), strict=True), label=MEANINGS[DIRECT], **direct)
-    for kind, members in curves.items():
-        line = []
-        for model, temperature in members:
-            recall, precision = (results.series(quantity, model, temperature) for quantity in ("recall", "precision"))
-            label = None if line else MEANINGS[kind]
-            face = "white" if kind == GROUND_TRUTH else None
-            line.append(mark(axes, recall, precision, MARKERS.get(kind, "o"), COLOURS[kind], label, face=face))
-            if kind == "student":
-                place = dict(xytext=(-4, -10), textcoords="offset points", ha="right")
-                axes.annotate(f"{results.taus[model]:g}", line[-1], fontsize=8, **place)
-        if line:
-            axes.plot(*zip(*line, strict=True), color=COLOURS[kind], alpha=0.5, zorder=1)
-    axes.set(xlabel="recall (nats per token)", ylabel="precision (nats per token)")
-    axes.margins(x=0.2, y=0.12)  # in x, room for the labels
+def families(results: Results) -> list[Family]:
+    """Return the direct student sampled at tau, the distilled students, the teacher sampled at tau, and those of p*."""
+    names, beside = [f"{tau:g}" for tau in results.taus.values()], dict(xytext=(-4, -10), ha="right", fontsize=8)
+    direct = r"direct, sampled at $\tau$"
+    return [
+        Family(control_curve(results), *look(DIRECT), direct, style=dict(alpha=0.9)),
+        Family(
+            estimated(results, distilled(results)), *look(STUDENT), r"distilled at $\tau$", names=names, beside=beside
+        ),
+        Family(estimated(results, sampled(results, TEACHER)), *look(TEACHER), r"teacher, sampled at $\tau$"),
+        # Last: open marks, which lie over others and hide them less.
+        Family(estimated(results, of_truth(results)), *look(GROUND_TRUTH), r"of $p^*$ at $\tau$", face="white"),
+    ]
 
 
 def draw_offsets(axes: Axes, results: Results) -> None:
@@ -61,7 +49,7 @@ def draw_offsets(axes: Axes, results: Results) -> None:
         return
     for name, of in found.items():
         mean, colour = of.pooled, QUANTITY_COLOURS[name]
-        label = f"{name}: {mean.value:+.2f} [{mean.low:+.2f}, {mean.high:+.2f}]" if mean else name
+        label = f"{name}: {mean:+.2f}" if mean else name
         for (model, tau), offset in of.members.items():
             entropy = results.mean("entropy", model, tau).value
             error = [[offset.value - offset.low], [offset.high - offset.value]]
@@ -77,7 +65,8 @@ def draw_offsets(axes: Axes, results: Results) -> None:
 def draw(results: Results) -> Figure:
     """Return both panels, in nats per token."""
     figure, (plane, beside) = panels(0.62)
-    draw_plane(plane, results)
+    draw_plane(plane, families(results))
+    plane.margins(x=0.2, y=0.12)  # in x, room for the labels
     draw_offsets(beside, results)
     plane.legend(loc="lower left", bbox_to_anchor=(0, 1), **LEGEND)
     return figure

@@ -5,6 +5,7 @@ advantage of each student (scripts/analysis/objectives.py) with its 95 % interva
 """
 
 import re
+from itertools import compress
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ from scripts.analysis.advantage import control_curve, sampled
 from scripts.analysis.objectives import LOSSES, PREFIXES, Described, beside_control, described
 from scripts.analysis.results import Results
 from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, QUANTITY_COLOURS, plt
+from scripts.figures.plane import Family, draw_plane, values
 
 SHAPES = {"ground_truth": "o", "teacher": "s", "student": "^"}
 LEGEND = dict(fontsize=8, handlelength=1.2, borderaxespad=0.3)
@@ -28,33 +30,27 @@ def shown(text: str) -> str:
     return text.replace("τ", r"$\tau$").replace("β", r"$\beta$")
 
 
-def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
-    """Draw precision against recall; the colour is the loss, the shape whose prefixes, and filled is tau below 1.
+def draw_students(axes: Axes, results: Results, students: list[Described]) -> None:
+    """Draw the plane; the colour is the loss, the shape whose prefixes, and filled is tau below 1.
 
     Where a loss has several parameters, these stand beside. Without intervals: what they have in common, the test
     sequences, is most of them.
     """
-    handles, named = [], {}
     epochs = " or ".join(map(str, results.control_epochs))
     longer = f"direct, {epochs} epochs,\nsampled" if epochs else "direct, sampled"
-    teacher = [
-        [results.mean(name, *each).value for name in ("recall", "precision")] for each in sampled(results, TEACHER)
-    ]
-    for model, label, places in ((DIRECT, longer, control_curve(results)), (TEACHER, "teacher, sampled", teacher)):
-        style = dict(color=COLOURS[model], linewidth=1.2, marker=".", markersize=4, zorder=1)
-        axes.plot(*zip(*places, strict=True), **style)
-        handles.append(Line2D([], [], label=label, **style))
-    for each in students:
-        place = [results.mean(name, each.model).value for name in ("recall", "precision")]
-        face = OBJECTIVES[each.loss] if each.tau < 1 else "white"
-        shape = dict(marker=SHAPES[each.prefixes], markersize=5, linestyle="none", zorder=2)
-        axes.plot(*place, color=OBJECTIVES[each.loss], markerfacecolor=face, **shape)
-        named.setdefault(each.loss, []).append((each.parameters, place))
-    for points in named.values():
-        if len({parameters for parameters, _ in points}) > 1:
-            for k, (parameters, place) in enumerate(points):  # below and above in turn, since they may be close
-                offset = dict(xytext=(0, 5 if k % 2 else -11), textcoords="offset points", ha="center")
-                axes.annotate(parameters, place, fontsize=7, **offset)
+    lines = {DIRECT: (longer, control_curve(results))}
+    lines[TEACHER] = "teacher, sampled", values(results, sampled(results, TEACHER))
+    families = [Family(at, COLOURS[name], ".", label, style=dict(linewidth=1.2)) for name, (label, at) in lines.items()]
+    for k, each in enumerate(students):
+        colour, alike = OBJECTIVES[each.loss], [other.loss == each.loss for other in students]
+        style = dict(markersize=5, linestyle="none", zorder=2, markerfacecolor=colour if each.tau < 1 else "white")
+        several = len({other.parameters for other in compress(students, alike)}) > 1
+        # Below and above in turn, since they may be close.
+        beside = dict(xytext=(0, 5 if sum(alike[:k]) % 2 else -11), ha="center", fontsize=7)
+        place, names = values(results, [(each.model, 1.0)]), [each.parameters] if several else []
+        families.append(Family(place, colour, SHAPES[each.prefixes], style=style, names=names, beside=beside))
+    draw_plane(axes, families)
+    handles, _ = axes.get_legend_handles_labels()
     for loss in dict.fromkeys(each.loss for each in students):
         handles.append(Line2D([], [], color=OBJECTIVES[loss], linewidth=4, label=LOSSES[loss]))
     for prefixes in dict.fromkeys(each.prefixes for each in students):
@@ -63,7 +59,6 @@ def draw_plane(axes: Axes, results: Results, students: list[Described]) -> None:
     shape = dict(marker="o", color=COLOURS["data"], markerfacecolor="white", linestyle="none", markersize=4)
     handles.append(Line2D([], [], label=r"$\tau\geq 1$", **shape))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), **LEGEND)
-    axes.set(xlabel="recall (nats per token)", ylabel="precision (nats per token)")
 
 
 def draw_advantages(axes: Axes, results: Results, students: list[Described]) -> None:
@@ -95,7 +90,7 @@ def panels(results: Results) -> Figure:
     above, below = 3.0, 0.9 + 0.2 * len(students)  # inches
     figure = plt.figure(figsize=(COLUMN_INCHES, above + below))
     upper, lower = figure.subfigures(2, 1, height_ratios=(above, below))
-    draw_plane(upper.subplots(), results, students)
+    draw_students(upper.subplots(), results, students)
     draw_advantages(lower.subplots(), results, students)
     return figure
 

@@ -7,35 +7,31 @@ sequences. A model above the dotted line has more precision at its recall than t
 Needs no torch.
 """
 
-from llm.distributions import GROUND_TRUTH
+from llm.distributions import DIRECT, GROUND_TRUTH
 from llm.machine.processes import run_entry, say
 from llm.place import open_place
 from scripts.analysis.results import Results
-from scripts.figures.precision_recall import PRECISION, RECALL
 
 
 def draw(results: Results, baseline: str):
     """Return the figure: a mark for each model, a line through the temperatures of the baseline, given by name."""
-    from scripts.analysis.style import COLOURS, COLUMN_INCHES, DIRECT, OBJECTIVES, mark, plt
+    from scripts.analysis.advantage import sampled
+    from scripts.analysis.style import COLOURS, COLUMN_INCHES, OBJECTIVES, plt
+    from scripts.figures.plane import DOTTED, Family, draw_plane, estimated, look, values
 
-    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES))
     colours = [colour for name, colour in OBJECTIVES.items() if name != "hard"]
     others = [name for name in dict.fromkeys(model for model, _ in results.evaluated) if name != baseline]
-    for place, name in enumerate([baseline, *others]):
-        colour = COLOURS[DIRECT] if name == baseline else colours[(place - 1) % len(colours)]
-        recall, precision = (results.series(quantity, name) for quantity in ("recall", "precision"))
-        mark(axes, recall, precision, "D" if name == baseline else "o", colour, name)
-    control = [
-        [results.mean(quantity, baseline, tau).value for quantity in ("recall", "precision")]
-        for tau in results.temperatures(baseline)
-    ]
-    style = dict(color=COLOURS[DIRECT], linestyle="dotted", marker="D", markerfacecolor="white", zorder=1)
-    axes.plot(*zip(*control, strict=True), markersize=4, label=f"control: {baseline}, sampled at $\\tau$", **style)
-    for tau, at in zip(results.temperatures(baseline), control, strict=True):
-        axes.annotate(rf"$\tau={tau:g}$", at, xytext=(4, -10), textcoords="offset points", fontsize=7)
-    own = results.mean("precision", GROUND_TRUTH).value
-    axes.plot([own], [own], "*", color=COLOURS[GROUND_TRUTH], markersize=9, label="$p^*$ itself")
-    axes.set(xlabel=RECALL.replace("p''", "q"), ylabel=PRECISION.replace("p''", "q"))
+    looks = {baseline: look(DIRECT)}
+    looks |= {name: (colours[place % len(colours)], "o") for place, name in enumerate(others)}
+    families = [Family(estimated(results, [(name, 1.0)]), *how, name) for name, how in looks.items()]
+    names = [rf"$\tau={tau:g}$" for tau in results.temperatures(baseline)]
+    control, beside = values(results, sampled(results, baseline)), dict(xytext=(4, -10), fontsize=7)
+    called = f"control: {baseline}, sampled at $\\tau$"
+    families.append(Family(control, *looks[baseline], called, style=DOTTED, names=names, beside=beside))
+    own, star = results.mean("precision", GROUND_TRUTH).value, dict(linestyle="none", markersize=9, zorder=2)
+    families.append(Family([[own, own]], COLOURS[GROUND_TRUTH], "*", "$p^*$ itself", style=star))
+    figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES))
+    draw_plane(axes, families, scored="q")
     axes.margins(0.12)
     figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return figure

@@ -3,60 +3,30 @@
     python -m scripts.figures.precision_recall --profile cpu
 
 The distilled students are joined in the order of tau; the dotted line is their control, the direct student sampled at
-temperatures itself: where the results have one that was trained until it was finished, that one. Bars are the 95 %
-intervals of the table: of one seed, over sequences; of several, over seeds around the mean, recall's over the test
-sequences too, and each seed is a faint point. Needs no torch.
+temperatures itself: where the results have one that was trained until it was finished, that one. Needs no torch.
 """
 
 from llm.distributions import DIRECT, TEACHER
 from llm.machine.processes import run_entry, say
 from llm.settings import config
 from llm.store.paths import Paths
-from scripts.analysis.advantage import control_curve
 from scripts.analysis.results import Results
-
-RECALL = r"recall  $\mathbb{E}_{x\sim p^*}[\log p''(x)]$  (nats per token)"
-PRECISION = r"precision  $\mathbb{E}_{x\sim p''}[\log p^*(x)]$  (nats per token)"
-MEANINGS = {TEACHER: r"teacher $p'$", DIRECT: r"student $p''$, direct on $D$"}
-DISTILLED = r"student $p''$, distilled at $\tau$"
-SAMPLED = r"control: the direct student, sampled at $\tau$"
-
-
-def sampled_label(results: Results) -> str:
-    """Return what the dotted line is called: also for how long the control was trained, where it is another model."""
-    epochs = " or ".join(map(str, results.control_epochs))
-    return rf"control: the direct one of {epochs} epochs, at $\tau$" if epochs else SAMPLED
-
-
-def draw_plane(axes, results: Results) -> dict:
-    """Draw a mark for every model and a line through the distilled students; return {name: handle} for a legend."""
-    from scripts.analysis.style import COLOURS, MARKERS, mark
-
-    line = []
-    for name, label in results.labels.items():
-        recall, precision = (results.series(quantity, name) for quantity in ("recall", "precision"))
-        colour = COLOURS.get(name, COLOURS["student"])
-        place = mark(axes, recall, precision, MARKERS.get(name, "o"), colour, MEANINGS.get(name, DISTILLED))
-        if name in results.taus:
-            line.append(place)
-            axes.annotate(label, place, xytext=(-6, -13), textcoords="offset points", ha="right")
-    axes.plot(*zip(*line, strict=True), color=COLOURS["student"], alpha=0.5, zorder=1)
-    places = control_curve(results)
-    style = dict(color=COLOURS[DIRECT], linestyle="dotted", marker=MARKERS[DIRECT], markerfacecolor="white", zorder=1)
-    axes.plot(*zip(*places, strict=True), markersize=4, label=sampled_label(results), **style)
-    axes.margins(0.12)
-    handles, names = axes.get_legend_handles_labels()
-    return dict(zip(names, handles, strict=True))
 
 
 def draw(results: Results):
     """Return the figure, a column wide."""
     from scripts.analysis.style import COLUMN_INCHES, plt
+    from scripts.figures.plane import STUDENT, draw_plane, trained
 
+    distilled = r"student $p''$, distilled at $\tau$"
+    labels = {TEACHER: r"teacher $p'$", DIRECT: r"student $p''$, direct on $D$", STUDENT: distilled}
+    epochs = " or ".join(map(str, results.control_epochs))
+    longer = rf"control: the direct one of {epochs} epochs, at $\tau$"
+    sampled = longer if epochs else r"control: the direct student, sampled at $\tau$"
     figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 0.75 * COLUMN_INCHES))
-    unique = draw_plane(axes, results)
-    axes.set(xlabel=RECALL, ylabel=PRECISION)
-    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize=8)
+    draw_plane(axes, trained(results, labels, sampled), scored="p''")
+    axes.margins(0.12)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return figure
 
 
