@@ -93,8 +93,8 @@ class SampleSet:
 class Samples:
     """n sequences, flat: sequence i is ids[offsets[i]:offsets[i + 1]], prompt first, EOS last if emitted.
 
-    ids: [total] unsigned, in memory or mapped from a file.  offsets: [n + 1] int64.
-    num_prompt: [n] int64, ids of the prompt, which are not scored.
+    ids: [total] unsigned, in memory or mapped from a file.  offsets: [n + 1] integers.
+    num_prompt: [n] integers, ids of the prompt, which are not scored.
     log_prob: [n] float64, nats per sequence, of the generated ids under the distribution that they were drawn from.
     """
 

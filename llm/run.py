@@ -18,13 +18,12 @@ from llm.settings import config
 from llm.settings.experiment import Experiment, build
 from llm.settings.parts import Part
 from llm.store import files, locks
-from llm.store.mapped import mapped
 from llm.store.paths import DIRECTORIES, Paths
 from llm.store.resume import TrainingFiles
 from llm.store.samples import SampleFiles
 from llm.store.timings import timed
 
-LAYOUT = 6  # of a run's directory: raised whenever this code cannot go on with an older one
+LAYOUT = 7  # of a run's directory: raised whenever this code cannot go on with an older one
 
 
 @dataclass(frozen=True)
@@ -75,13 +74,12 @@ class Run:
         return SampleFiles(self.paths.samples(sample_set), sample_set.num_sequences, size, bound)
 
     def samples(self, sample_set: SampleSet, at_most: int | None = None) -> Samples:
-        """Return a complete set, its ids mapped, or its first sequences in memory; verified.
+        """Return a complete set, mapped, or its first sequences in memory; verified.
 
         UsageError naming what makes a set that is not complete.
         """
         self.need_samples([sample_set])
-        found = self.sample_files(sample_set)
-        return mapped(found, self.paths.mapped(sample_set)) if at_most is None else found.read(at_most)
+        return self.sample_files(sample_set).read(at_most)
 
     def need_samples(self, sets: Iterable[SampleSet]) -> None:
         """Raise UsageError where one of some sets is not complete, naming the script that makes it. Needs no torch."""

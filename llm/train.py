@@ -31,7 +31,7 @@ from llm.objectives.batches import Batch, Batches
 from llm.pipeline import Work
 from llm.run import Run, open_run
 from llm.settings.experiment import Experiment
-from llm.store import files, mapped, resume
+from llm.store import files, resume
 from llm.store.resume import TrainingFiles
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from llm.engine.next_token import NextTokenLoss
+
+MEMORY_PER_SEQUENCE = 50  # bytes at most: a training's lengths and order
 
 
 def micro_batches(batch: np.ndarray, batch_size: int, size: int, num_processes: int) -> list[np.ndarray]:
@@ -219,11 +221,9 @@ def complete(run: Run, work: Work) -> None:
     weights = 4 * model.num_parameters()
     # A state has the weights and two moments; one more is written before the oldest goes.
     num_kept = work.epochs + 3 * (resume.NUM_STATES + 1)
-    data = (run.sample_files(work.data), run.paths.mapped(work.data)) if work.data else None
-    made = mapped.bytes_to_make(*data, run.language.vocab_size) if data else 0
-    preflight.need_disk(kept.directory, num_kept * weights + made, f"training {work.by}")
+    preflight.need_disk(kept.directory, num_kept * weights, f"training {work.by}")
     # Gradients and moments, beside the weights; the training set's ids stay on disk.
-    in_memory = 3 * weights + mapped.MEMORY_PER_SEQUENCE * run.experiment.num_train
+    in_memory = 3 * weights + MEMORY_PER_SEQUENCE * run.experiment.num_train
     preflight.need_memory(in_memory, f"training {work.by}")
     say(f"training {work.by} ({model.num_parameters() / 1e6:.2f}M parameters) on {work.data or 'prefixes of its own'}")
     train(run, work, model, run.samples(work.data) if work.data else None)

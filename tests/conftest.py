@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llm.distributions import Language, Samples
@@ -26,7 +27,7 @@ from llm.settings import config
 from llm.settings.config import REPOSITORY
 from llm.settings.experiment import Experiment
 from llm.store import files, locks
-from llm.store.paths import CACHE, Paths
+from llm.store.paths import Paths
 from llm.store.samples import SampleFiles
 
 PROMPT, EOS = 0, 2
@@ -92,14 +93,11 @@ def without_torch(code: str) -> subprocess.CompletedProcess:
 
 
 def contents(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Every file below a directory, with its time stamp and its bytes, but the cache's and those that tell of runs."""
+    """Every file below a directory, with its time stamp and its bytes, but those that tell of runs."""
     return {
         str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in root.rglob("*")
-        if path.is_file()
-        and not path.name.startswith(".lock")
-        and path.name not in TELLS_OF_RUNS
-        and path.relative_to(root).parts[0] != CACHE
+        if path.is_file() and not path.name.startswith(".lock") and path.name not in TELLS_OF_RUNS
     }
 
 
@@ -222,6 +220,12 @@ def kept(directory: Path, samples: Samples, shard_size: int, vocab_size: int, we
         stored.write(shard, samples.take(np.array(indices)), vocab_size)
     stored.complete({})
     return stored
+
+
+def shard_table(path: Path) -> pa.Table:
+    """Return a shard as anybody reads it who knows Arrow alone."""
+    with path.open("rb") as file:
+        return pa.ipc.open_stream(file).read_all()
 
 
 @pytest.fixture

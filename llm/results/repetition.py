@@ -12,15 +12,16 @@ def n_grams(samples: Samples, n: int, eos_token_ids: tuple[int, ...]) -> tuple[n
 
     Of the generated ids but EOS, which ends a sequence and is no part of a text.
     """
-    ends = samples.offsets[1:] - samples.stopped(eos_token_ids)
-    starts = samples.offsets[:-1] + samples.num_prompt
+    ids, offsets = samples.ids, samples.offsets
+    ends = offsets[1:] - samples.stopped(eos_token_ids)
+    starts = offsets[:-1] + samples.num_prompt
     counts = np.maximum(ends - starts - n + 1, 0)
     row = np.repeat(np.arange(len(samples)), counts)
     first = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + starts[row]
     code = np.zeros(len(first), np.int64)
     for k in range(n):
         # Ranks, so that no number grows beyond (n-grams) x (vocabulary).
-        code = np.unique(code, return_inverse=True)[1] * (int(samples.ids.max()) + 1) + samples.ids[first + k]
+        code = np.unique(code, return_inverse=True)[1] * (int(ids.max()) + 1) + ids[first + k]
     return np.unique(code, return_inverse=True)[1], row
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from llm.distributions import GROUND_TRUTH, Distribution, SampleSet, tau_name
 
-CACHE = "cache"  # what can be deleted
-DIRECTORIES = (GROUND_TRUTH, "samples", "checkpoints", "kept", "scores", "results", "figures", CACHE)  # below a root
+DIRECTORIES = (GROUND_TRUTH, "samples", "checkpoints", "kept", "scores", "results", "figures")  # below a root
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,6 @@ class Paths:
 
     def samples(self, sample_set: SampleSet) -> Path:
         return self.root / "samples" / sample_set.path
-
-    def mapped(self, sample_set: SampleSet) -> Path:
-        """Of a sample set: the file that is memory-mapped where it is read."""
-        return self.root / CACHE / f"{sample_set}.arrow"
 
     def checkpoints(self, model: Distribution) -> Path:
         """Of a trained model: what its training leaves."""

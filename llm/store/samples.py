@@ -1,17 +1,24 @@
-"""The sample store: token ids on disk, in parquet shards that are written once and verified when read.
+"""The sample store: token ids on disk, in Arrow shards that are written once, verified and memory-mapped when read.
 
 A sample set is a directory of shards and a manifest.json, which is written last and so marks the set complete.
 `datasets.load_dataset(directory)` reads the same files.
+
+A shard is a stream of Arrow's, a schema and one batch, which says where it ends; the 32 bytes after it are the SHA-256
+of those before. Pages that are mapped are the system's, which shares them among processes and drops them where memory
+is short.
 """
 
+import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llm.distributions import Samples
 from llm.machine.processes import UsageError
@@ -19,6 +26,7 @@ from llm.store.files import LEFTOVER, atomic, read_record, sha256, write_record
 
 COLUMNS = ["index", "ids", "num_prompt", "log_prob"]
 PER_SEQUENCE = 24  # bytes beside the ids: index, length of the prompt, log-probability, list offset
+DIGEST = hashlib.sha256().digest_size
 
 
 def smallest_unsigned(vocab_size: int) -> np.dtype:
@@ -27,13 +35,50 @@ def smallest_unsigned(vocab_size: int) -> np.dtype:
 
 
 def most_bytes(num_sequences: int, max_length: int, vocab_size: int) -> int:
-    """Return the bytes on disk of a sample set, at most: ids in the smallest unsigned type, uncompressed."""
+    """Return the bytes on disk of a sample set, at most, without what names its columns: some 1,100 bytes a shard."""
     return num_sequences * (max_length * smallest_unsigned(vocab_size).itemsize + PER_SEQUENCE)
 
 
 def shard_ranges(num_sequences: int, shard_size: int) -> list[range]:
     """Return the sequence indices of each shard."""
     return [range(a, min(a + shard_size, num_sequences)) for a in range(0, num_sequences, shard_size)]
+
+
+class ShardedSamples(Samples):
+    """The sequences of several shards, views of their files; what is asked for of all of them is put into memory."""
+
+    def __init__(self, shards: list[Samples]):
+        vars(self).update(shards=shards, firsts=[0, *accumulate(map(len, shards))])
+
+    def __len__(self) -> int:
+        return self.firsts[-1]
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        shard = bisect_right(self.firsts, i) - 1
+        return self.shards[shard][i - self.firsts[shard]]
+
+    @property
+    def ids(self) -> np.ndarray:
+        return np.concatenate([each.ids for each in self.shards])
+
+    @property
+    def offsets(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
+    def num_prompt(self) -> np.ndarray:
+        return np.concatenate([each.num_prompt for each in self.shards])
+
+    @cached_property
+    def log_prob(self) -> np.ndarray:
+        return np.concatenate([each.log_prob for each in self.shards])
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return np.concatenate([np.diff(each.offsets) for each in self.shards])
+
+    def stopped(self, eos_token_ids: tuple[int, ...]) -> np.ndarray:
+        return np.concatenate([each.stopped(eos_token_ids) for each in self.shards])
 
 
 @dataclass(frozen=True)
@@ -58,7 +103,7 @@ class SampleFiles:
         return self.directory / "manifest.json"
 
     def path(self, shard: int) -> Path:
-        return self.directory / f"shard-{shard:05d}.parquet"
+        return self.directory / f"shard-{shard:05d}.arrow"
 
     def manifest(self) -> dict | None:
         """Return the manifest of the complete set; None where there is none, or it is of fewer sequences."""
@@ -67,22 +112,31 @@ class SampleFiles:
     def write(self, shard: int, samples: Samples, vocab_size: int) -> None:
         """Write one shard: index, ids, num_prompt, log_prob; ids in the smallest type that holds the vocabulary.
 
-        ValueError for an id that the vocabulary does not have, or a log-probability that is not finite.
+        ValueError for an id that the vocabulary does not have, a log-probability that is not finite, or 2 ** 31 ids.
         """
         indices = self.ranges[shard]
         if samples.ids.max() >= vocab_size or not np.isfinite(samples.log_prob).all():
             raise ValueError(f"{self.path(shard)}: ids up to {samples.ids.max()}, or log-probabilities not finite")
         ids = samples.ids.astype(smallest_unsigned(vocab_size))
-        table = pa.table(
+        batch = pa.record_batch(
             {
                 "index": pa.array(np.arange(indices.start, indices.stop, dtype=np.int64)),
-                "ids": pa.ListArray.from_arrays(samples.offsets.astype(np.int32), ids),
+                "ids": pa.ListArray.from_arrays(pa.array(samples.offsets, pa.int32()), ids),
                 "num_prompt": pa.array(samples.num_prompt.astype(np.int32)),
                 "log_prob": pa.array(samples.log_prob),
             }
         ).replace_schema_metadata({"bound": json.dumps(self.bound)})
         with atomic(self.path(shard)) as temporary:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+            with pa.ipc.new_stream(str(temporary), batch.schema) as writer:
+                writer.write_batch(batch)
+            digest = bytes.fromhex(sha256(temporary))
+            with temporary.open("ab") as file:
+                file.write(digest)
+
+    def batch(self, shard: int) -> pa.RecordBatch:
+        """Return a shard of a complete set as Arrow has it: views of its file, which `need_whole` has verified."""
+        with pa.memory_map(str(self.path(shard))) as file:
+            return pa.ipc.open_stream(file).read_next_batch()
 
     def read_shard(self, shard: int, beginning: bool = False) -> Samples:
         """Return the sequences of a shard; UsageError where they are not this set's, or their bytes are damaged.
@@ -91,21 +145,19 @@ class SampleFiles:
         """
         path, indices = self.path(shard), self.ranges[shard]
         try:
-            table = pq.ParquetFile(path, page_checksum_verification=True).read().combine_chunks()
-        except (OSError, pa.ArrowException) as error:
+            with pa.memory_map(str(path)) as file:
+                written = file.read_buffer()
+        except OSError as error:
             raise UsageError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
-        if json.loads((table.schema.metadata or {}).get(b"bound", "null")) != self.bound:
+        if hashlib.sha256(written[:-DIGEST]).digest() != written[-DIGEST:].to_pybytes():
+            raise UsageError(f"{path} is damaged (its bytes are not those of its SHA-256)")
+        batch = pa.ipc.open_stream(written).read_next_batch()
+        if json.loads((batch.schema.metadata or {}).get(b"bound", "null")) != self.bound:
             raise UsageError(f"{path} is of another sample set, or drawn from other weights")
-        num = min(len(table), len(indices)) if beginning else len(indices)
-        if table.column_names != COLUMNS or not np.array_equal(table["index"], indices[:num]):
+        num = min(len(batch), len(indices)) if beginning else len(indices)
+        if batch.schema.names != COLUMNS or not np.array_equal(batch["index"], indices[:num]):
             raise UsageError(f"{path} does not hold sequences {indices.start} to {indices.stop - 1}")
-        ids = table["ids"].combine_chunks()
-        return Samples(
-            ids.values.to_numpy(),
-            ids.offsets.to_numpy().astype(np.int64),
-            table["num_prompt"].to_numpy().astype(np.int64),
-            table["log_prob"].to_numpy(),
-        )
+        return _samples(batch)
 
     def beginning(self, shard: int) -> Samples | None:
         """Return the sequences that a shard holds, if they are the first of those that it should; else None."""
@@ -180,7 +232,17 @@ class SampleFiles:
             )
         return shards
 
-    def read(self, at_most: int) -> Samples:
-        """Return the complete set's first sequences in memory, verified. UsageError where it is not complete."""
-        whole = Samples.joined([self.read_shard(shard) for shard in self.need_whole(at_most)])
-        return whole.take(np.arange(min(at_most, len(whole))))
+    def read(self, at_most: int | None = None) -> Samples:
+        """Return the complete set, mapped, or its first sequences in memory; verified.
+
+        UsageError where it is not complete.
+        """
+        num = self.num_sequences if at_most is None else min(at_most, self.num_sequences)
+        samples = ShardedSamples([_samples(self.batch(shard)) for shard in self.need_whole(num)])
+        return samples if at_most is None else samples.take(np.arange(num))
+
+
+def _samples(batch: pa.RecordBatch) -> Samples:
+    """Return the sequences of a shard, views of what it is read from."""
+    ids = batch["ids"]
+    return Samples(*(each.to_numpy() for each in (ids.values, ids.offsets, batch["num_prompt"], batch["log_prob"])))

@@ -1,13 +1,13 @@
-"""The memory of a training process as its training set grows: ids mapped from a file, against ids read into memory.
+"""The memory of a training process as its training set grows: shards mapped, against ids read into memory.
 
     python -m scripts.benchmarks.memory
     python -m scripts.benchmarks.memory --sizes 10000 100000
 
 Sets of random ids, 512 a sequence, are written through the store. Each is then opened and verified in a process of its
-own, and a model of one small layer is trained on it for some steps; the first way also makes the file that it maps.
-Memory is above that of the same process with the model, before it opens the set. Private is what it alone holds
-(RssAnon), the peak of a look every few milliseconds; mapped is what it holds of files (RssFile) at its end, which the
-system shares among processes and takes back when it must.
+own, and a model of one small layer is trained on it for some steps. Memory is above that of the same process with the
+model, before it opens the set. Private is what it alone holds (RssAnon), the peak of a look every few milliseconds;
+mapped is what it holds of files (RssFile) at its end, which the system shares among processes and takes back when it
+must.
 """
 
 import itertools
@@ -29,7 +29,6 @@ from llm.machine.processes import Stopped, run_entry
 from llm.pipeline import TRAIN, TRUTH, Work
 from llm.run import Run
 from llm.settings import config
-from llm.store.mapped import mapped
 from llm.store.paths import Paths
 from scripts.benchmarks import common
 
@@ -91,7 +90,7 @@ def start(way: str, num: int, root: Path) -> dict[str, float]:
     looking.start()
     try:
         stored = run.sample_files(sample_set)
-        samples = stored.read(num) if way == "in memory" else mapped(stored, run.paths.mapped(sample_set))
+        samples = stored.read(None if way == "mapped" else num)
         train(run, Work(TRAIN, "train", TRAINED, sample_set), model, samples)
     except Stopped:
         pass

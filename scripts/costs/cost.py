@@ -14,8 +14,8 @@ head), L layers, d the width of all query heads, T the length, n sequences of T 
                        + 2 where it runs in bfloat16 + 34 bytes per token, layer and unit of width of a micro-batch
                        (Korthikanti et al. 2023, equation 2, without the attention matrix, which is never stored),
                        or 2 and one layer's 34 with gradient_checkpointing
-    disk               log2(vocabulary) bits an id, as parquet packs ids that are all alike frequent, + 8 bytes
-                       a sequence for its log-probability; 4 bytes a parameter a checkpoint
+    disk               1, 2 or 4 bytes an id, by the vocabulary, + 24 bytes a sequence; 4 bytes a parameter a
+                       checkpoint
 
 Seconds are the larger of arithmetic at the stated utilisation and bandwidth; peak rates are the vendors' for dense
 matrices. Scoring is float32, as everywhere here.
@@ -25,7 +25,6 @@ three of them are of SmolLM2, as those of the paper). The lowest, since a step h
 are longer than ours. Of our sampler no rate on a GPU is known: it is given the same share, which it may not reach.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -139,12 +138,7 @@ def cost(
 
 
 def sample_bytes(num_sequences: int, length: float, vocab_size: int) -> int:
-    """Return the bytes of a sample set on disk; ids that are not all alike frequent take fewer."""
-    return round(num_sequences * ((length + 1) * math.log2(vocab_size) / 8 + 8))
-
-
-def mapped_bytes(num_sequences: int, length: float, vocab_size: int) -> int:
-    """Return the bytes of the file that a sample set is mapped from where it is read, and which can be deleted."""
+    """Return the bytes of a sample set on disk, of so many generated ids a sequence on average, and one of a prompt."""
     return round(most_bytes(num_sequences, length + 1, vocab_size))
 
 

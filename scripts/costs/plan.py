@@ -34,7 +34,6 @@ from scripts.costs.cost import (
     UTILISATION,
     checkpoint_bytes,
     cost,
-    mapped_bytes,
     published,
     sample_bytes,
     transient_bytes,
@@ -120,8 +119,7 @@ def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
     rows = priced(experiment, paths)
     rows = rows[rows["script"] == args.script].reset_index(drop=True) if args.script else rows
     prefixes = experiment.with_values(sampler="own", sampling_dtype="float32")
-    sets, costs, gpu = rows[rows["started"] != ""].itertuples(), [], GPUS[args.gpu]
-    cache = sum(mapped_bytes(row.sequences, row.length, models[row.role].vocab_size) for row in sets) / 1e9
+    costs, gpu = [], GPUS[args.gpu]
     for row in rows.itertuples():
         how = prefixes if row.kind == "sample" and not row.started else experiment
         costs.append(cost(row.kind, row.sequences, row.length, models[row.role], how, gpu, args.utilisation))
@@ -155,7 +153,6 @@ def plan(experiment: Experiment, paths: Paths, args: Namespace) -> str:
             f"\n{hours:,.4g} GPU hours, {evenly}{bill}",
             *beside,
             f"{disk:,.3g} GB on disk{states}",
-            f"{cache:,.3g} GB more in cache/ once all sets that are drawn are read; it can be deleted",
         ]
     )
 

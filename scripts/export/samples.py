@@ -3,16 +3,17 @@
     python -m scripts.export.samples ground_truth --split train --profile cpu --to exports/D
     python -m scripts.export.samples teacher --temperature 0.8 --split train --profile cpu --to exports/D_tau0.80
 
-Copies the set's shards as they are, verified (parquet: index, ids, num_prompt, log_prob), and writes README.md, a card
-for the hub, export.json, which says what the directory is, and the hashes of all in sha256.json. Prints the command
-that would publish it, and uploads nothing. Needs no GPU.
+Writes the set's shards, verified, as parquet (index, ids, num_prompt, log_prob), README.md, a card for the hub,
+export.json, which says what the directory is, and the hashes of all in sha256.json. Prints the command that would
+publish it, and uploads nothing. Needs no GPU.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
 from llm import pipeline
@@ -130,9 +131,10 @@ def card(run: Run, sample_set: SampleSet, stored: SampleFiles, licence: str) -> 
 
 
 def fill(stored: SampleFiles, directory: Path) -> None:
-    """Copy a set's shards."""
+    """Write a set's shards as parquet, which the hub shows and packs."""
     for shard in range(len(stored.ranges)):
-        shutil.copyfile(stored.path(shard), directory / stored.path(shard).name)
+        path = (directory / stored.path(shard).name).with_suffix(".parquet")
+        pq.write_table(pa.Table.from_batches([stored.batch(shard)]), path, compression="zstd", write_page_checksum=True)
 
 
 def main() -> None:

@@ -47,19 +47,16 @@ def disk(reference: Reference, tries: int, chance: random.Random) -> Iterator[tu
 
 
 SAMPLES = "samples/ground_truth/tau1.00/train"
-DISTILLED = "samples/teacher/tau{}/seed0/train/shard-00000.parquet"
+DISTILLED = "samples/teacher/tau{}/seed0/train/shard-00000.arrow"
 SCORES = "scores/student_direct/tau1.00/seed0/test"
 DIRECT, TEACHER = "checkpoints/student_direct/seed0", "checkpoints/teacher/seed0"
 DAMAGED = [  # a file, and another to swap it with
     ("ground_truth/model.safetensors", None),
     ("ground_truth/config.json", None),
     ("ground_truth/distribution.json", None),
-    (f"{SAMPLES}/shard-00001.parquet", f"{SAMPLES}/shard-00002.parquet"),
+    (f"{SAMPLES}/shard-00001.arrow", f"{SAMPLES}/shard-00002.arrow"),
     (f"{SAMPLES}/manifest.json", "samples/ground_truth/tau1.00/test/manifest.json"),
-    (
-        "samples/teacher/tau0.80/seed0/train/shard-00000.parquet",
-        "samples/teacher/tau1.00/seed0/train/shard-00000.parquet",
-    ),
+    ("samples/teacher/tau0.80/seed0/train/shard-00000.arrow", "samples/teacher/tau1.00/seed0/train/shard-00000.arrow"),
     (f"{TEACHER}/epoch-1/model.safetensors", f"{TEACHER}/epoch-2/model.safetensors"),
     (f"{TEACHER}/epoch-2/config.json", f"{TEACHER}/epoch-2/generation_config.json"),
     (f"{DIRECT}/epoch-2/sha256.json", f"{DIRECT}/epoch-1/sha256.json"),

@@ -21,7 +21,6 @@ import transformers.trainer_pt_utils  # noqa: F401
 from transformers import LlamaForCausalLM  # noqa: F401
 
 from llm.machine import processes
-from llm.store.paths import CACHE
 
 FLAGS = ["--profile", "smoke", "--num_train", "240", "--num_validation", "40", "--num_test", "60", "--shard_size", "40"]
 FLAGS += ["--teacher_epochs", "2", "--student_epochs", "2", "--temperatures", "0.8", "1.0", "--save_steps", "5"]
@@ -83,10 +82,9 @@ def _timeless(path: Path) -> bytes:
 
 
 def hashes(root: Path) -> dict[str, str]:
-    """Return the sha256 of every artefact; a temporary file or a state left over is one too many, in the cache too."""
+    """Return the sha256 of every artefact; a temporary file or a state left over is one too many."""
     files = [path for path in root.rglob("*") if path.is_file() and path.name not in NOT_COMPARED]
-    cached = [path for path in (root / CACHE).rglob("*") if not path.name.endswith(".half-written")]
-    compared = [path for path in files if not path.name.startswith(".lock") and path not in cached]
+    compared = [path for path in files if not path.name.startswith(".lock")]
     return {path.relative_to(root).as_posix(): hashlib.sha256(_timeless(path)).hexdigest() for path in compared}
 
 

@@ -56,11 +56,12 @@ def dataset_of(samples: Samples) -> "Dataset":
     import datasets
     import pyarrow as pa
 
-    place = np.arange(len(samples.ids)) - np.repeat(samples.offsets[:-1], samples.lengths)
+    ids, offsets = samples.ids.astype(np.int64), samples.offsets
+    ends = pa.array(offsets, pa.int32())
+    place = np.arange(len(ids)) - np.repeat(offsets[:-1], samples.lengths)
     scored = place >= np.repeat(samples.num_prompt, samples.lengths)
-    ids, offsets = samples.ids.astype(np.int64), pa.array(samples.offsets, pa.int32())
     columns = {"input_ids": ids, "labels": np.where(scored, ids, IGNORED), "completion_mask": scored.astype(np.int64)}
-    lists = {name: pa.ListArray.from_arrays(offsets, pa.array(values)) for name, values in columns.items()}
+    lists = {name: pa.ListArray.from_arrays(ends, pa.array(values)) for name, values in columns.items()}
     return datasets.Dataset.from_dict({"prompt": pa.array([""] * len(samples)), **lists})
 
 

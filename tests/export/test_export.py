@@ -425,7 +425,7 @@ def remove_the_selection(root: Path) -> None:
 
 
 def damage_a_shard(root: Path) -> None:
-    path = root / "samples/teacher/tau0.50/seed0/train/shard-00001.parquet"
+    path = root / "samples/teacher/tau0.50/seed0/train/shard-00001.arrow"
     path.write_bytes(path.read_bytes()[:-1])
 
 
@@ -445,7 +445,7 @@ def remove_everything(root: Path) -> None:
         ("model", damage_the_weights, "model.safetensors is missing or damaged: run bash run_train.sh"),
         ("model", remove_the_selection, "is selected: run bash run_eval_perplexity.sh first"),
         ("model", remove_everything, "is selected: run bash run_eval_perplexity.sh first"),
-        ("samples", damage_a_shard, "shard-00001.parquet is missing or damaged"),
+        ("samples", damage_a_shard, "shard-00001.arrow is missing or damaged"),
         ("samples", remove_the_manifest, "is not complete: run bash run_train.sh first"),
         ("samples", remove_everything, "is not complete: run bash run_train.sh first"),
     ],

@@ -90,13 +90,14 @@ def test_no_socket_is_made(tmp_path):
 def test_what_does_not_fit_is_refused_before_it_starts(tmp_path):
     done = entry("llm.generate_data", "--profile", "smoke", "--out", "/proc/run", "--num_train", "300")
     assert done.returncode in (1, 2) and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    flags = ["--profile", "smoke", "--out", str(tmp_path / "run"), "--num_train", "1" + "0" * 12]
+    flags = ["--profile", "smoke", "--out", str(tmp_path / "run")]
+    flags += ["--num_train", "1" + "0" * 12, "--shard_size", "1" + "0" * 8]
     assert "sampling needs" in refusal("llm.generate_data", *flags)
 
 
 def test_a_foreign_file_is_refused_by_name(tmp_path):
     directory = tmp_path / "samples/ground_truth/tau1.00/train"
     directory.mkdir(parents=True)
-    (directory / "shard-99999.parquet").write_text("")
+    (directory / "shard-99999.arrow").write_text("")
     line = refusal("llm.generate_data", "--profile", "smoke", "--out", str(tmp_path))
-    assert "shard-99999.parquet is not part of this sample set" in line
+    assert "shard-99999.arrow is not part of this sample set" in line

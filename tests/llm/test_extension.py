@@ -4,9 +4,20 @@ import random
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from conftest import FINISHED, SCRIPTS, TINY, chain_within, contents, refusal, stages, within, without_times, work_of
+from conftest import (
+    FINISHED,
+    SCRIPTS,
+    TINY,
+    chain_within,
+    contents,
+    refusal,
+    shard_table,
+    stages,
+    within,
+    without_times,
+    work_of,
+)
 
 from llm.distributions import Distribution
 from llm.machine.processes import UsageError
@@ -21,7 +32,7 @@ STEPS = {  # flags that extend the run before, and which of its test sets' files
     "a seed": (["--temperatures", "0.8", "1.0", "--num_test", "30", "--num_seeds", "2"], ()),
     "inside the last shard": (
         ["--temperatures", "0.8", "1.0", "--num_test", "40", "--num_seeds", "2"],
-        ("manifest.json", "shard-00001.parquet", "shard-00001.json", "shard-00001.npy"),
+        ("manifest.json", "shard-00001.arrow", "shard-00001.json", "shard-00001.npy"),
     ),
     "whole shards": (FINISHED[len(TINY) :], ("manifest.json",)),
 }
@@ -50,14 +61,14 @@ def test_an_extended_run_keeps_what_it_has_and_is_the_run_that_was_started_with_
     root = tmp_path / "run"
     chain_within(*BEGINNING, "--out", str(root))
     for step, (flags, grown) in STEPS.items():
-        before, shards = works_alone(root), {path: pq.read_table(path) for path in root.rglob("test/shard-*.parquet")}
+        before, shards = works_alone(root), {path: shard_table(path) for path in root.rglob("test/shard-*.arrow")}
         chain_within(*TINY, *flags, "--out", str(root))
         after = works_alone(root)
         assert before.keys() < after.keys() or grown, step
         changed = {name for name in before if after.get(name) != before[name]}
         assert changed == {name for name in before if "/test/" in name and name.endswith(grown or "none")}, step
         for path, table in shards.items():
-            assert pq.read_table(path).slice(0, len(table)).equals(table), path
+            assert shard_table(path).slice(0, len(table)).equals(table), path
     assert without_times(root) == without_times(whole)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import FINISHED, enumerate_sequences, exact_log_probabilities, refusal, tiny_llama, within
+from conftest import FINISHED, enumerate_sequences, exact_log_probabilities, refusal, shard_table, tiny_llama, within
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llm.distributions import Distribution
@@ -225,8 +225,8 @@ def test_each_sequence_follows_a_prompt_of_the_file(models, tmp_path):
     place(models, str(models / "base"), *TINY[2:], "--prompts", str(tmp_path / "questions.txt"), "--out", str(out))
     assert json.loads((out / "config.json").read_text("utf-8"))["num_test"] == 3
     wanted = [[5, 6], [7], [9, 8, 7]]
-    for shard in (out / "samples").rglob("shard-*.parquet"):
-        drawn = pd.read_parquet(shard)
+    for shard in (out / "samples").rglob("shard-*.arrow"):
+        drawn = shard_table(shard).to_pandas()
         assert [list(ids[: len(prompt)]) for ids, prompt in zip(drawn["ids"], wanted, strict=True)] == wanted
         assert list(drawn["num_prompt"]) == [2, 1, 3]
 

@@ -282,4 +282,4 @@ def test_a_set_whose_draws_are_not_its_scores_is_not_kept(smoke, tmp_path, monke
     flags = ("--profile", "smoke", "--out", str(tmp_path), "--num_train", "40", "--max_length", "8")
     with pytest.raises(UsageError, match=r"train: log p of sequence \d+ is .* as drawn in float32"):
         within("llm.generate_data", *flags)
-    assert not list(tmp_path.rglob("*.parquet"))
+    assert not list(tmp_path.rglob("*.arrow"))

@@ -154,14 +154,14 @@ def test_the_same_seed_gives_the_same_bytes_elsewhere(finished, tmp_path):
     assert len(mine) > 6
     assert all(theirs[name][1] == data for name, data in mine.items())
     train, test = (tmp_path / "samples/ground_truth/tau1.00" / split for split in ("train", "test"))
-    (train / "shard-00002.parquet").write_bytes((train / "shard-00002.parquet").read_bytes()[:-1])  # torn
+    (train / "shard-00002.arrow").write_bytes((train / "shard-00002.arrow").read_bytes()[:-1])  # torn
     (test / "manifest.json").unlink()  # killed between the last shard and the manifest
     before = contents(tmp_path)
-    assert "shard-00002.parquet is missing or damaged: making it again" in within(*arguments)
+    assert "shard-00002.arrow is missing or damaged: making it again" in within(*arguments)
     after = contents(tmp_path)
     assert {name: data for name, (_, data) in after.items()} == mine
-    drawn = {name for name in after if "samples" in name and name.endswith("parquet") and after[name] != before[name]}
-    assert drawn == {"samples/ground_truth/tau1.00/train/shard-00002.parquet"}
+    drawn = {name for name in after if "samples" in name and name.endswith("arrow") and after[name] != before[name]}
+    assert drawn == {"samples/ground_truth/tau1.00/train/shard-00002.arrow"}
 
 
 def test_another_seed_gives_other_samples(made, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import chain_within, refusal
+from conftest import chain_within, refusal, shard_table
 from transformers import AutoModelForCausalLM
 
 from llm.machine.processes import UsageError
@@ -72,8 +72,8 @@ def test_a_teacher_that_exists_is_not_trained(of_teacher):
 def test_it_gives_the_training_sets_of_its_students(of_teacher):
     teacher, root, _ = of_teacher
     root = root / "samples" / "teacher" / "tau0.50"
-    shards = [root / f"seed{seed}" / "train" / "shard-00000.parquet" for seed in (0, 1)]
-    drawn = [pd.read_parquet(shard) for shard in shards]
+    shards = [root / f"seed{seed}" / "train" / "shard-00000.arrow" for seed in (0, 1)]
+    drawn = [shard_table(shard).to_pandas() for shard in shards]
     for row in drawn[0].head(5).itertuples():
         assert row.log_prob == pytest.approx(log_prob(teacher, list(map(int, row.ids)), 0.5), abs=1e-3)
     assert not all(np.array_equal(*pair) for pair in zip(drawn[0]["ids"], drawn[1]["ids"], strict=True))
@@ -81,8 +81,8 @@ def test_it_gives_the_training_sets_of_its_students(of_teacher):
 
 def test_its_recall_is_plain_transformers(of_teacher):
     teacher, root, _ = of_teacher
-    test = pd.read_parquet(root / "samples" / "ground_truth" / "tau1.00" / "test" / "shard-00000.parquet")
-    scores = [log_prob(teacher, list(map(int, ids)), 1.0) for ids in test["ids"]]
+    test = shard_table(root / "samples" / "ground_truth" / "tau1.00" / "test" / "shard-00000.arrow")
+    scores = [log_prob(teacher, ids, 1.0) for ids in test["ids"].to_pylist()]
     sequences = pd.read_parquet(root / "results" / "sequences.parquet")
     ours = sequences[(sequences["model"] == "teacher") & (sequences["seed"] == 0) & (sequences["temperature"] == 1)]
     np.testing.assert_allclose(ours.loc[ours["drawn_from"] == FROM_TRUTH, "log_model"], scores, atol=1e-4)

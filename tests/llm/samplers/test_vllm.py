@@ -39,7 +39,7 @@ def made(root: Path, **fields) -> Run:
 
 
 def shards(run: Run) -> dict[str, bytes]:
-    return {str(path.relative_to(run.paths.root)): path.read_bytes() for path in run.paths.root.rglob("*.parquet")}
+    return {str(path.relative_to(run.paths.root)): path.read_bytes() for path in run.paths.root.rglob("*.arrow")}
 
 
 def asked(record: Path, kind: str) -> list[dict]:
@@ -109,7 +109,7 @@ def test_a_killed_process_is_told_in_one_line_and_its_whole_shards_are_gone_on_w
         sample_sets.complete(run, SETS[:1], Part())
     assert "\n" not in str(told.value) and no_process_is_left()
     kept = shards(run)
-    assert [name[-19:] for name in kept] == ["shard-00000.parquet"]
+    assert [name[-17:] for name in kept] == ["shard-00000.arrow"]
     assert run.sample_files(SETS[0]).manifest() is None
     monkeypatch.delenv("KILLED_AT")
     record.unlink()
