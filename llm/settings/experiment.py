@@ -19,6 +19,7 @@ Beta = Annotated[float, Field(ge=0, le=0.9999)]
 Positive = Annotated[float, Field(gt=0)]
 DType = Literal["float32", "bfloat16"]
 LEAST_OF_VLLM, MOST_OF_VLLM = 0.01, 2.0  # tau: vLLM raises one below to this, and refuses one above
+MOST_SHARDS = 10_000  # of a set, which are all mapped at once; Linux maps 65,530 files for a process
 
 
 class Experiment(BaseModel):
@@ -123,6 +124,9 @@ class Experiment(BaseModel):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has a value twice: {list(values)}")
+        largest = max(self.num_train, self.num_validation, self.num_test)
+        if largest > MOST_SHARDS * self.shard_size:
+            raise ValueError(f"shard_size {self.shard_size} makes more than {MOST_SHARDS} shards of {largest} in a set")
         if self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError("warmup_fraction + decay_fraction is above 1")
         if self.sampler == "vllm":

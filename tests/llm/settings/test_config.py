@@ -250,6 +250,7 @@ def test_one_prompt_or_several(smoke, prompt, prompts):
     [
         ({"temprature": 1.0}, "unknown key 'temprature'"),
         ({"warmup_fraction": 0.6, "decay_fraction": 0.6}, "warmup_fraction"),
+        ({"num_train": 10_001, "shard_size": 1}, "shard_size 1 makes more than 10000 shards"),
     ],
 )
 def test_what_is_wrong_with_the_whole_is_refused(smoke, change, told):
