@@ -7,4 +7,4 @@ repository=$(CDPATH="" cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." &
 bash "$repository/scripts/setup.sh"
 cd "$repository"
 export OMP_NUM_THREADS=1 # several processes of several threads each would wait for one another
-"${VENV:-$repository/.venv}/bin/python" -m pytest -n logical --dist loadgroup --no-loadscope-reorder "$@"
+"${VENV:-$repository/.venv}/bin/python" -m pytest -n logical "$@"

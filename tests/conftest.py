@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import json
@@ -10,14 +11,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from llm.distributions import Language, Samples
 from llm.machine import processes
@@ -32,7 +34,6 @@ from llm.store.samples import SampleFiles
 
 PROMPT, EOS = 0, 2
 TELLS_OF_RUNS = ("timings.jsonl", "provenance.json")
-SHARED = ("module", "class", "package")  # scopes of a fixture that tests of one file share
 # The session's finished run: a small one with everything, which tests read, and copy before they spoil it.
 TINY = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--shard_size", "20"]
 TINY += ["--batch_size", "16", "--teacher_epochs", "2", "--student_epochs", "2"]
@@ -44,25 +45,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the slow tests, unless all are asked for or nothing else; put those that share a fixture in a group.
-
-    A group runs on one processor, the largest first, so that none waits in the end for another's last group.
-    """
+    """Skip the slow tests, unless all are asked for, or nothing else."""
     slow = [item for item in items if item.get_closest_marker("slow")]
     if not config.getoption("--all") and len(slow) < len(items):
         for item in slow:
             item.add_marker(pytest.mark.skip(reason="slow: bash scripts/test.sh --all runs it"))
-    for item in items:
-        fixtures = item._fixtureinfo.name2fixturedefs.values()
-        if any(each[-1].scope in SHARED for each in fixtures) and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    size = Counter(map(_group, items))
-    items.sort(key=lambda item: -size[_group(item)])
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    return marker.args[0] if marker else item.nodeid
+class ByFixture(LoadScopeScheduling):
+    """Runs the tests of a file on one processor if they share a fixture of its own, the largest files first.
+
+    All other tests go to whichever processor is free. xdist's own groups are no way to say it: with pytest 9.2 it
+    makes none (xdist 3.8 writes them where pytest no longer reads a test's name).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.split("::")[0]
+        return name if shares_a_fixture(REPOSITORY / name) else nodeid
+
+
+@functools.cache
+def shares_a_fixture(path: Path) -> bool:
+    return 'scope="module"' in path.read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFixture:
+    return ByFixture(config, log)
 
 
 def run(*command: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess:
@@ -282,12 +290,9 @@ def exact_log_probabilities(model, sequences: list[tuple[int, ...]], temperature
     """log p(x ; tau) of each sequence in float64, a forward pass for every prefix: no cache, no batch, no padding."""
     import torch
 
-    result = []
+    following = {}  # {prefix: log p of each id after it}
     with torch.no_grad():
-        for sequence in sequences:
-            total = 0.0
-            for t in range(1, len(sequence)):
-                logits = model(input_ids=torch.tensor([sequence[:t]])).logits[0, -1].double()
-                total += torch.log_softmax(logits / temperature, -1)[sequence[t]].item()
-            result.append(total)
-    return np.array(result)
+        for prefix in dict.fromkeys(sequence[:t] for sequence in sequences for t in range(1, len(sequence))):
+            logits = model(input_ids=torch.tensor([prefix])).logits[0, -1].double()
+            following[prefix] = torch.log_softmax(logits / temperature, -1).tolist()
+    return np.array([sum(following[each[:t]][each[t]] for t in range(1, len(each))) for each in sequences])

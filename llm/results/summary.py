@@ -12,6 +12,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from llm.results.sequences import FROM_MODEL, FROM_TRUTH, Sequences, as_bytes, r
 from llm.results.table import COLUMNS, PER_SEQUENCE, PER_TOKEN, read_table, table_of_seeds, table_over_seeds
 from llm.run import Run
 from llm.settings.config import REPOSITORY
+from llm.settings.experiment import Experiment
 from llm.store import files
 
 REACHING = "over the sequences that reach this position"
@@ -89,15 +91,6 @@ class Evaluated:
         others = {"num_sequences": len(self.samples)} | others
         return _row(self.distribution, self.epoch, quantity, unit, value, **others)
 
-    def likelihoods(self, sequences: Sequences) -> Iterator[dict]:
-        """Yield precision, recall, entropy and divergences, per token and per sequence."""
-        for unit in (PER_TOKEN, PER_SEQUENCE):
-            for quantity in QUANTITIES:
-                if self.distribution == TRUTH and quantity.startswith("kl"):  # its divergence from itself is 0
-                    continue
-                estimate = sequences.estimate(quantity, self.distribution, unit == PER_TOKEN)
-                yield self.row(quantity, unit, estimate, interval=over(quantity, 1, len(self.samples)))
-
     def by_position(self) -> Iterator[dict]:
         """Yield precision and recall at each position: means of the exact expectations, which vary less."""
         for quantity, found in (("precision", self.by_truth), ("recall", self.of_truth)):
@@ -150,18 +143,38 @@ def _training_set_entropy(run: Run, teacher: Distribution, epoch: int) -> dict:
     return _row(teacher, epoch, "training_set_entropy", PER_TOKEN, estimate, **others)
 
 
-def _over_seeds(run: Run, sequences: Sequences, entropies: list[dict]) -> Iterator[dict]:
-    """Yield a row of each quantity per token of each model and temperature, over all seeds."""
+def estimates(run: Run, sequences: Sequences, evaluated: list[Evaluated]) -> Iterator[dict]:
+    """Yield the rows of precision, recall, entropy and divergences: each is an estimate from the sequences alone.
+
+    First of each distribution, per token and per sequence; then of each model over all seeds, per token.
+    """
+    for each in evaluated:
+        for unit, quantity in product((PER_TOKEN, PER_SEQUENCE), QUANTITIES):
+            if each.distribution == TRUTH and quantity.startswith("kl"):  # its divergence from itself is 0
+                continue
+            estimate = sequences.estimate(quantity, each.distribution, unit == PER_TOKEN)
+            yield each.row(quantity, unit, estimate, interval=over(quantity, 1, len(each.samples)))
     e = run.experiment
-    trained = [model.model for model in pipeline.models(e, 0)]
-    first = [each for each in pipeline.evaluated(e) if each.seed == 0 and each.model in trained]
-    for model, quantity in ((model, quantity) for model in first for quantity in QUANTITIES):
-        found = list(sequences.by_seed(quantity, model.model, model.temperature).values())
+    for (model, tau), quantity in product(_of_several_seeds(e), QUANTITIES):
+        found = list(sequences.by_seed(quantity, model, tau).values())
         others = {"num_sequences": e.num_test, "plain": float(np.mean([each.plain for each in found]))}
         others["interval"] = over(quantity, len(found), e.num_test)
-        whole = Distribution(model.model, None, model.temperature)
-        yield _row(whole, None, quantity, PER_TOKEN, over_seeds(quantity, found), **others)
-    for tau in e.temperatures if trained else ():
+        yield _row(Distribution(model, None, tau), None, quantity, PER_TOKEN, over_seeds(quantity, found), **others)
+
+
+def _of_several_seeds(experiment: Experiment) -> list[tuple[str, float]]:
+    """Return the models and temperatures that several seeds have; none of one seed."""
+    if experiment.num_seeds == 1:
+        return []
+    trained = [model.model for model in pipeline.models(experiment, 0)]
+    every = pipeline.evaluated(experiment)
+    return [(each.model, each.temperature) for each in every if each.seed == 0 and each.model in trained]
+
+
+def _training_set_entropy_over_seeds(experiment: Experiment, entropies: list[dict]) -> Iterator[dict]:
+    """Yield the mean over seeds of D'_tau's nats per token, for each tau."""
+    e = experiment
+    for tau in e.temperatures if _of_several_seeds(e) else ():
         values = [row["value"] for row in entropies if row["temperature"] == tau]
         others = {"num_sequences": e.num_test, "interval": over("entropy", len(values), e.num_test)}
         whole = Distribution(TEACHER, None, tau)
@@ -182,10 +195,9 @@ def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
     evaluated = [truth, *(Evaluated(run, each, truth) for each in (*pipeline.evaluated(run.experiment), *last))]
     kept = as_bytes(pd.concat([rows for each in evaluated for rows in each.sequences()]))
     sequences = read_sequences(io.BytesIO(kept))  # as they are kept, so that the same table is made from the file
-    likelihoods, positions, entropies, perplexities, samples, texts = ([] for _ in range(6))
+    positions, entropies, perplexities, samples, texts = ([] for _ in range(5))
     for each in evaluated:
         distribution = each.distribution
-        likelihoods += each.likelihoods(sequences)
         samples += each.describe()
         if distribution.temperature != 1 or distribution in last:
             continue
@@ -196,8 +208,8 @@ def summarise(run: Run) -> tuple[bytes, pd.DataFrame, list[dict]]:
             if distribution.model == TEACHER and run.experiment.roles:
                 taus = run.experiment.temperatures
                 entropies += [_training_set_entropy(run, distribution.at(tau), each.epoch) for tau in taus]
-    whole = list(_over_seeds(run, sequences, entropies)) if run.experiment.num_seeds > 1 else []
-    rows = [*likelihoods, *whole, *positions, *entropies, *perplexities, *samples]
+    whole = _training_set_entropy_over_seeds(run.experiment, entropies)
+    rows = [*estimates(run, sequences, evaluated), *whole, *positions, *entropies, *perplexities, *samples]
     return kept, pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS), texts
 
 

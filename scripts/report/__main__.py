@@ -22,10 +22,7 @@ from scripts.report.pages import Figure, Section, Summary, render
 
 TITLE = "Why knowledge distillation works in generative models: a reproduction"
 PAPER = "Of Cha and Cho, NeurIPS 2025, arXiv 2505.13111."
-CLAIM = (
-    "A teacher that is more selective (of lower entropy) makes the student that learns from its samples more precise "
-    "and gives it less recall."
-)
+CLAIM = "A more selective teacher (of lower entropy) gives its student more precision and less recall."
 READINGS = (
     "The published precision is scored by the sharpened teacher, where the paper defines it by p*; "
     "the published recall is of the points that the direct student was fitted to. Both readings:"

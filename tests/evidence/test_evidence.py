@@ -9,9 +9,7 @@ import pytest
 from conftest import FINISHED, chain_within, contents, refusal, run, within
 
 from llm.distributions import DIRECT, TEACHER, truth_student_name
-from llm.metrics import QUANTITIES
-from llm.results.sequences import read_sequences
-from llm.results.table import PER_TOKEN, estimates, read_table
+from llm.results.table import estimates, read_table
 from llm.run import open_run
 from llm.store import files
 from scripts.evidence.length import OVERFITTED
@@ -35,20 +33,6 @@ def evidence(finished, tmp_path_factory):
     gathered = root.parent / "gathered"
     within("scripts.analysis.gather", "--out", str(root), *FLAGS, "--results", str(gathered))
     return open_run("", ["--out", str(root), *FLAGS])[0], gathered
-
-
-def test_the_table_is_made_again_from_the_sequences_alone(evidence):
-    _, gathered = evidence
-    table, sequences = read_table(gathered / "table.csv"), read_sequences(gathered / "sequences.parquet")
-    for quantity in QUANTITIES:
-        of_table = estimates(table, quantity)
-        for (model, tau), by_seed in of_table.items():
-            found = sequences.by_seed(quantity, model, tau)
-            for seed, each in found.items():
-                assert by_seed[seed].value == pytest.approx(each.value, abs=1e-12)
-                assert by_seed[seed].low == pytest.approx(each.estimate.low, abs=1e-12)
-    plain = table[(table["quantity"] == "recall") & (table["unit"] == PER_TOKEN) & table["position"].isna()]
-    assert plain["plain"].notna().all()
 
 
 def test_every_model_of_seed_0_is_trained_for_longer_and_its_gain_told(evidence):

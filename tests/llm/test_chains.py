@@ -25,7 +25,7 @@ def test_the_chain_with_other_architectures(spec, tmp_path):
     config = loading.config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
     loading.with_random_weights(config, "test", 0).save_pretrained(tmp_path / "model")
     flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]
-    flags += ["--temperatures", "0.8", "--num_train", "300", "--num_validation", "50", "--num_test", "50"]
+    flags += ["--temperatures", "0.8", "--num_train", "100", "--num_validation", "30", "--num_test", "30"]
     flags += ["--profile", "smoke", "--out", str(tmp_path / "run")]
     chain_within(*flags)
     table, run = read_table(tmp_path / "run/results/table.csv"), open_run("", flags)[0]

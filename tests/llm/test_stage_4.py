@@ -179,15 +179,10 @@ def test_the_scores_of_every_sequence_are_exact(run, sequences):
 
 def exact_ends(model, temperature: float) -> list[float]:
     """The sum of the probabilities to end, over the steps of each sequence."""
-    found = []
-    for sequence in EVERYTHING:
-        with_end = [(*sequence[:t], 2) for t in range(1, len(sequence))]
-        without = [sequence[:t] for t in range(1, len(sequence))]
-        logs = exact_log_probabilities(model, with_end, temperature) - exact_log_probabilities(
-            model, without, temperature
-        )
-        found.append(float(np.exp(logs).sum()))
-    return found
+    pairs = [(sequence[:t], (*sequence[:t], 2)) for sequence in EVERYTHING for t in range(1, len(sequence))]
+    both = list(dict.fromkeys(each for pair in pairs for each in pair))
+    log_p = dict(zip(both, exact_log_probabilities(model, both, temperature), strict=True))
+    return [sum(math.exp(log_p[(*x[:t], 2)] - log_p[x[:t]]) for t in range(1, len(x))) for x in EVERYTHING]
 
 
 def test_values_by_position_are_exact_expectations_and_make_up_their_mean(run, table, sequences):
