@@ -127,9 +127,15 @@ STAGE = re.compile(r"^(?:[^#\n]*(?:\|\||&&) )?(?:\w+=\S+ )*stage (\S+)(.*)$", re
 
 def within(module: str, *arguments: str) -> str:
     """What an entry prints when it is run in this process, which has torch already; its error, if it ends in one."""
+    import torch
+
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         patch.setattr(sys, "argv", [module, *arguments])
-        importlib.import_module(module).main()
+        try:
+            importlib.import_module(module).main()
+        finally:
+            torch.set_num_threads(threads)
     return printed.getvalue()
 
 
