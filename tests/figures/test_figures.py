@@ -80,7 +80,7 @@ def test_it_is_drawn_within_its_edges_and_again_to_the_byte(name, num_seeds, mad
 
 
 @pytest.mark.filterwarnings("ignore::ImportWarning")
-def test_embeddings_show_every_point_and_again_to_the_byte(made):
+def test_embeddings_show_every_point(made):
     first = draw(made[1], "embeddings")
     shown = [axes for axes in first.axes if axes.collections]
     assert len(shown) == 5
@@ -90,9 +90,15 @@ def test_embeddings_show_every_point_and_again_to_the_byte(made):
         behind, students = axes.collections
         assert (behind.get_offsets() == truth).all() and len(students.get_offsets()) == 60
         assert axes.get_title() == made[1].labels[model]
-    image = pixels(first)
-    assert image.std() > 10
-    assert (pixels(draw(made[1], "embeddings")) == image).all()
+    assert pixels(first).std() > 10
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ImportWarning")
+def test_embeddings_are_drawn_again_to_the_byte(made):
+    """Of two layouts; the fast twin is that points which are the same share a place, in one."""
+    first, second = (pixels(draw(made[1], "embeddings")) for _ in range(2))
+    assert (first == second).all()
 
 
 @pytest.mark.filterwarnings("ignore::ImportWarning")

@@ -15,13 +15,19 @@ from llm.run import open_run
     "spec",
     [
         "{model_type: gpt2, n_embd: 32, n_layer: 1, n_head: 2, n_positions: 32}",
-        "{model_type: qwen2, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, "
-        "intermediate_size: 64, max_position_embeddings: 32}",
+        pytest.param(
+            "{model_type: qwen2, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, "
+            "num_key_value_heads: 1, intermediate_size: 64, max_position_embeddings: 32}",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["gpt2", "qwen2"],
 )
 def test_the_chain_with_other_architectures(spec, tmp_path):
-    """As ground truth (from a directory that a model was saved to), as teacher and as students."""
+    """As ground truth (from a directory that a model was saved to), as teacher and as students.
+
+    GPT-2 is the fast twin of the other, which is nearer to the Llama of all other tests.
+    """
     config = loading.config_of(yaml.safe_load(spec) | {"vocab_size": 50, "eos_token_id": 3}, "ground_truth")
     loading.with_random_weights(config, "test", 0).save_pretrained(tmp_path / "model")
     flags = ["--ground_truth", str(tmp_path / "model"), "--teacher", spec, "--student", spec, "--prompt", "[1, 2]"]

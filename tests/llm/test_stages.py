@@ -422,8 +422,12 @@ def dry_run_of(script: str, profile: str, out: Path, by_bash: bool) -> str:
     return printed + within("scripts.costs.plan", *flags, "--script", script, "--gpu", "h100", "--num_gpus", "1")
 
 
-@pytest.mark.parametrize(("profile", "by_bash"), [("smoke", True), ("cpu", False), ("paper", False)])
+@pytest.mark.parametrize(
+    ("profile", "by_bash"),
+    [pytest.param("smoke", True, marks=pytest.mark.slow), ("smoke", False), ("cpu", False), ("paper", False)],
+)
 def test_a_dry_run_plans_and_touches_nothing(profile, by_bash, tmp_path, monkeypatch):
+    """By bash it is slow; the fast twins are those in this process."""
     monkeypatch.setattr(sources, "_hub_reachable", lambda: pytest.fail("it asks for the hub"))
     out, printed = tmp_path / "out", ""
     for script in SCRIPTS:

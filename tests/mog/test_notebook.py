@@ -25,7 +25,7 @@ def code_cells(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-FEW = {"NUM_SEEDS": 250, "SWEEP_SEEDS": 40, "CAPACITY_SEEDS": 2, "DIMENSION_SEEDS": 10}
+FEW = {"NUM_SEEDS": 215, "SWEEP_SEEDS": 40, "CAPACITY_SEEDS": 2, "DIMENSION_SEEDS": 10}
 
 
 def without_outputs(path, before: str = "", numbers: dict[str, int] | None = None):
