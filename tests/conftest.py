@@ -127,16 +127,19 @@ STAGE = re.compile(r"^(?:[^#\n]*(?:\|\||&&) )?(?:\w+=\S+ )*stage (\S+)(.*)$", re
 
 def within(module: str, *arguments: str) -> str:
     """What an entry prints when it is run in this process, which has torch already; its error, if it ends in one."""
-    import torch
-
-    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         patch.setattr(sys, "argv", [module, *arguments])
-        try:
-            importlib.import_module(module).main()
-        finally:
-            torch.set_num_threads(threads)
+        importlib.import_module(module).main()
     return printed.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Leave torch as many threads as it had: numba, which lays out a map, and a benchmark set them for good."""
+    before = torch.get_num_threads() if (torch := sys.modules.get("torch")) else None
+    yield
+    if before is not None:
+        torch.set_num_threads(before)
 
 
 def stages(script: str) -> list[list[str]]:
