@@ -34,6 +34,17 @@ from llm.store.samples import SampleFiles
 
 PROMPT, EOS = 0, 2
 TELLS_OF_RUNS = ("timings.jsonl", "provenance.json")
+# Architectures other than the Llama of the profiles, as small.
+GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
+QWEN2 = {
+    "model_type": "qwen2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
 # The session's finished run: a small one with everything, which tests read, and copy before they spoil it.
 TINY = ["--profile", "smoke", "--num_train", "120", "--num_validation", "40", "--shard_size", "20"]
 TINY += ["--batch_size", "16", "--teacher_epochs", "2", "--student_epochs", "2"]

@@ -16,7 +16,7 @@ def open_run(doc: str, **options: dict[str, Any]) -> tuple[run.Run, Namespace]:
     """
     name = dict(dest="name", metavar="NAME", help="a model's name, as in the run's table")
     seed = dict(type=int, default=0, metavar="SEED", help="which of its trainings (default: 0)")
-    licence = dict(metavar="ID", help="of the source's weights, like apache-2.0 (default: what its own card states)")
+    licence = dict(metavar="ID", help="of the source's weights, like apache-2.0 (default: what that itself states)")
     to = dict(type=_absolute, required=True, metavar="DIRECTORY", help="where to write it: a new directory")
     flags = dict(positional=name, model_seed=seed, to=to, license=licence)
     return run.open_run(doc, in_parts=False, **flags, **options)

@@ -2,7 +2,7 @@
 
     python -m scripts.faults                   # everything, 50 tries a stage: about an hour on 2 cores
     python -m scripts.faults --tries 2         # in some minutes
-    python -m scripts.faults --once            # each fault once, each at another place: half a minute
+    python -m scripts.faults --once            # each fault once, each at another place: under a minute
     python -m scripts.faults --only kill disk
 
 On a small version of the smoke profile, every entry is run once undisturbed. Then, from the directory as it was before

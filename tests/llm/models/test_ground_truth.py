@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from conftest import GPT2, QWEN2
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -21,18 +22,6 @@ from llm.run import Run
 from llm.settings import config
 from llm.settings.experiment import Experiment
 from llm.store.paths import Paths
-
-GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
-QWEN2 = {
-    "model_type": "qwen2",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
-
 
 LLAMA = {**QWEN2, "model_type": "llama"}
 

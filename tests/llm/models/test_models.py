@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import run_of, tiny_llama
+from conftest import GPT2, QWEN2, run_of, tiny_llama
 from transformers import AutoModelForCausalLM
 
 from llm.distributions import Distribution, Language
@@ -13,16 +13,6 @@ from llm.settings import config
 from llm.store import files
 
 LANGUAGE = Language(64, ((0,),), (1,))
-GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}
-QWEN2 = {
-    "model_type": "qwen2",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])
